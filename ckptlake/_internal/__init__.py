@@ -1,0 +1,1 @@
+"""Foundations without knowledge of lakes: ids, clock, files, locks, names."""

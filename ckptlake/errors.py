@@ -1,0 +1,97 @@
+"""Everything ckptlake raises on purpose.
+
+::
+
+    CkptlakeError
+    ├── InvalidInputError      a value that cannot be accepted (also a ValueError)
+    ├── RequirementError       a run breaks what its experiment requires
+    ├── ParamChangedError      a parameter already has another value
+    ├── RunClosedError         a call on a run that has ended
+    ├── NotFoundError          something named does not exist (also a LookupError)
+    │   ├── NotALakeError
+    │   ├── RunNotFoundError
+    │   ├── TableNotFoundError
+    │   └── VersionNotFoundError
+    ├── RunExistsError         a run id is taken
+    ├── LakeFormatError        the lake was written by a newer ckptlake
+    ├── StorageError           the disk refused; nothing acknowledged is lost
+    │   └── ReadOnlyLakeError
+    ├── CommitConflictError    another process changed the same rows first
+    ├── DamagedSegmentError    a write-ahead segment whose header cannot be read
+    ├── UnreadableTensorError  a device failed while a logged tensor was read from it
+    └── QueryError             DuckDB refused a query
+"""
+
+from __future__ import annotations
+
+
+class CkptlakeError(Exception):
+    """The root of every error ckptlake raises on purpose."""
+
+
+class InvalidInputError(CkptlakeError, ValueError):
+    """A value that cannot be accepted; the message names it and what is accepted."""
+
+
+class RequirementError(CkptlakeError):
+    """A run breaks what its experiment requires; the message names the field."""
+
+
+class ParamChangedError(CkptlakeError):
+    """A parameter was logged again with another value."""
+
+
+class RunClosedError(CkptlakeError):
+    """A call on a run that has already ended."""
+
+
+class NotFoundError(CkptlakeError, LookupError):
+    """Something named by the caller does not exist."""
+
+
+class NotALakeError(NotFoundError):
+    """The directory holds no lake."""
+
+
+class RunNotFoundError(NotFoundError):
+    """No run has this id."""
+
+
+class TableNotFoundError(NotFoundError):
+    """No table has this name."""
+
+
+class VersionNotFoundError(NotFoundError):
+    """The table has no readable snapshot at this version or time."""
+
+
+class RunExistsError(CkptlakeError):
+    """A run with this id exists already and has ended."""
+
+
+class LakeFormatError(CkptlakeError):
+    """The lake's format is newer than this ckptlake can read, or its lake.json is damaged."""
+
+
+class StorageError(CkptlakeError):
+    """The storage refused a write; what was acknowledged before is safe."""
+
+
+class ReadOnlyLakeError(StorageError):
+    """The lake's directory cannot be written by this process."""
+
+
+class CommitConflictError(CkptlakeError):
+    """Another process changed the same rows first; nothing of this change was applied."""
+
+
+class DamagedSegmentError(CkptlakeError):
+    """A write-ahead segment whose header cannot be read."""
+
+
+class UnreadableTensorError(CkptlakeError):
+    """A device failed while a logged tensor was read from it; that point is lost, others are not."""
+
+
+class QueryError(CkptlakeError):
+    """DuckDB refused a query; the message is DuckDB's own."""

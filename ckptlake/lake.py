@@ -1,0 +1,342 @@
+"""A lake: the one thing a user opens. It puts the packages together and decides nothing itself."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import weakref
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from threading import RLock
+from typing import TYPE_CHECKING, Any
+
+from ckptlake._internal.names import check_experiment
+from ckptlake.config import Capture, Settings
+from ckptlake.errors import InvalidInputError, ReadOnlyLakeError, RunNotFoundError
+from ckptlake.tables.layout import LakeIdentity, Layout, create_lake, read_identity
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection, DuckDBPyRelation
+
+    from ckptlake.experiment import Experiment
+    from ckptlake.query.duck import Engine
+    from ckptlake.query.sources import SourceReader
+    from ckptlake.runs.recovery import Recovery
+    from ckptlake.runs.run import Run
+    from ckptlake.runs.starting import KnownRun
+    from ckptlake.runs.writer import Writer
+    from ckptlake.tables.store import TableStore
+    from ckptlake.tables.table import Table
+
+ENVIRONMENT_VARIABLE = "CKPTLAKE_DIR"
+_open_lakes: weakref.WeakSet[Lake] = weakref.WeakSet()
+
+
+def open(path: str | os.PathLike[str] | None = None, *, create: bool = True, settings: Settings | None = None) -> Lake:
+    """Open the lake at `path`, creating it where the directory is new or empty.
+
+    Args:
+        path: the lake's directory; default the environment variable ``CKPTLAKE_DIR``, else ``./lake``.
+        create: whether to create a lake where there is none.
+        settings: how it is written and looked after.
+
+    Raises:
+        NotALakeError: the directory holds something else, or no lake and `create` is false.
+        LakeFormatError: the lake was written by a newer ckptlake.
+        ReadOnlyLakeError: a new lake's directory cannot be written.
+
+    >>> import ckptlake, tempfile
+    >>> lake = ckptlake.open(tempfile.mkdtemp())
+    >>> lake.sql("select count(*) from runs").fetchone()
+    (0,)
+    """
+    root = Path(path if path is not None else os.environ.get(ENVIRONMENT_VARIABLE) or "lake").expanduser().absolute()
+    identity = create_lake(root) if create else read_identity(root)
+    return Lake(root, identity, settings or Settings())
+
+
+class Lake:
+    """An opened lake. Reading needs no permission to write and starts no thread; logging does both.
+
+    Use `ckptlake.open`; close it, or use it as a context manager, to commit what is still pending.
+    """
+
+    def __init__(self, path: Path, identity: LakeIdentity, settings: Settings) -> None:
+        self.path = path
+        self.id = identity.lake_id
+        self.created_at = identity.created_at
+        self.settings = settings
+        self._layout = Layout(path)
+        self._stores: dict[str, TableStore] = {}
+        self._writer: Writer | None = None
+        self._lock = RLock()
+        _open_lakes.add(self)
+
+    def __repr__(self) -> str:
+        return f"Lake({str(self.path)!r})"
+
+    def __enter__(self) -> Lake:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- logging
+
+    def run(
+        self,
+        experiment: str | None = None,
+        name: str | None = None,
+        params: Any = None,
+        tags: Mapping[str, object] | Iterable[str] | str | None = None,
+        *,
+        run_id: str | None = None,
+        parent: str | Run | None = None,
+        resume: str | Run | None = None,
+        fork_from: tuple[str | Run, int] | None = None,
+        capture: Capture | None = None,
+        allow_change: bool = False,
+    ) -> Run:
+        """Start a run.
+
+        Args:
+            experiment: the group it belongs to; ``/`` makes levels, as in ``pose/vit/ablation``.
+            name: what people call it; default its id.
+            params: a dict (nested is fine), a dataclass or an `argparse.Namespace`.
+            tags: a dict, or names alone.
+            run_id: an id of your own. Processes that give the same id while the run is open log to it
+                together, as the ranks of one training do.
+            parent: the run under which this one is nested.
+            resume: a run to continue. After an end it counts as another attempt; beside a process that has
+                it open this one joins it.
+            fork_from: the run and step from which this one continues; its points are not copied.
+            capture: what to record of the surroundings; default everything.
+            allow_change: whether a resumed run's params may differ from before.
+
+        Raises:
+            InvalidInputError: a name, param or tag that cannot be kept; the message names it.
+            RequirementError: the experiment requires something that the run does not give.
+            ParamChangedError: a resumed run has a param with another value.
+            RunNotFoundError: `parent`, `resume` or `fork_from` names no run.
+            RunExistsError: `run_id` belongs to a run that has ended.
+            ReadOnlyLakeError: the lake's directory cannot be written.
+        """
+        from ckptlake.runs.run import Run as OpenRun
+        from ckptlake.runs.starting import RunRequest, plan_start
+        from ckptlake.runs.typed import typed_params, typed_tags
+
+        given, set_tags = typed_params(params or {}), typed_tags(tags or {})
+        writer = self._get_writer()
+        if resume is not None or run_id is not None:
+            writer.recover()
+        request = RunRequest(
+            experiment=experiment,
+            name=name,
+            run_id=run_id,
+            parent=parent,
+            resume=resume,
+            fork_from=fork_from,
+            capture=capture or Capture(),
+        )
+        start = plan_start(request, self, lambda of: self.experiment(of).requirement())
+        if start.requirement is not None:
+            start.requirement.check_params(start.experiment, given)
+        run = OpenRun(writer, start, self.path)
+        try:
+            if given:
+                run.log_params(params, allow_change=allow_change)
+            if set_tags:
+                run.set_tags(tags or {})
+        except BaseException as error:
+            run.fail(error)
+            raise
+        return run
+
+    def experiment(self, name: str) -> Experiment:
+        """Return a handle on an experiment, to describe it or to require params and metrics of its runs."""
+        from ckptlake.experiment import Experiment as Handle
+
+        return Handle(check_experiment(name), self._store("experiments"))
+
+    def recover(self) -> Recovery:
+        """Commit what processes that died have left, and mark their open runs killed.
+
+        Any process that logs does this by itself; call it to have it done now.
+
+        Raises:
+            StorageError: the disk refused; the segments stay for the next try.
+        """
+        return self._get_writer().recover()
+
+    def flush(self) -> None:
+        """Return once everything this process has logged is on the disk."""
+        if self._writer is not None:
+            self._writer.flush()
+
+    def commit(self) -> None:
+        """Bring everything this process has logged to the Delta tables now."""
+        if self._writer is not None:
+            self._writer.commit()
+
+    def close(self) -> None:
+        """Finish the runs this lake has open, commit, and stop its threads.
+
+        Raises:
+            StorageError: the disk refused; what was flushed is committed by the next process.
+        """
+        if self._writer is not None:
+            from ckptlake.runs.run import finish_open_runs
+
+            try:
+                finish_open_runs(self._writer)
+            finally:
+                self._writer.close()
+
+    def delete_runs(self, *run_ids: str) -> int:
+        """Delete runs with all their rows and return how many rows that were.
+
+        Snapshots from before keep them until a vacuum.
+
+        Raises:
+            RunNotFoundError: there is no such run.
+            InvalidInputError: one is still running.
+        """
+        from ckptlake.tables.deletion import delete_runs
+        from ckptlake.tables.schemas import TABLES
+
+        self.recover()
+        self.commit()
+        for run_id in run_ids:
+            known = self.find_run(run_id)
+            if known is None:
+                raise RunNotFoundError(f"the lake has no run {run_id!r}; `ckptlake runs list` shows those it has")
+            if known.status == "running":
+                raise InvalidInputError(f"run {run_id!r} is still running: finish or kill it first")
+        with_runs = [name for name, spec in TABLES.items() if "run_id" in spec.schema.names]
+        return sum(delete_runs(self._store(name), run_ids) for name in reversed(with_runs))
+
+    # -- reading
+
+    def sql(self, query: str, /, *, as_of: int | str | datetime | None = None, **params: object) -> DuckDBPyRelation:
+        """Run SQL on the lake's views and return the result as a DuckDB relation.
+
+        The views are `runs`, `params`, `tags`, `metrics` (the newest of each repeated step), `metrics_raw`,
+        `summaries` (one row a run and metric), `experiments`, `definitions` and `runs_wide` (one row a run with
+        its params, last and best metrics). Rows logged by running processes are there within a second or two.
+        Conditions on run_id, metric, experiment and step decide which files are opened.
+
+        Args:
+            query: any DuckDB SQL; write ``$name`` for a value.
+            as_of: read the past: a moment, ISO text, or a version of `metrics`. Only committed rows count.
+            params: the values, bound by name.
+
+        Returns:
+            A relation: `.pl()`, `.df()`, `.fetchall()`, `.show()` and more; it can be read any number of times.
+
+        Raises:
+            QueryError: DuckDB refused the query.
+            VersionNotFoundError: the past asked for is no longer there.
+
+        >>> import ckptlake, tempfile
+        >>> lake = ckptlake.open(tempfile.mkdtemp())
+        >>> lake.sql("select $a + 1 as b", a=41).fetchall()
+        [(42,)]
+        """
+        from ckptlake.query.views import ALL_VIEWS, tables_of
+        from ckptlake.tables.store import check_as_of
+
+        moment = check_as_of(as_of)
+        needs = self._engine.needs(query, params)
+        wanted = ALL_VIEWS if needs is None else needs.tables & ALL_VIEWS
+        alternatives = ({},) if needs is None else needs.alternatives
+        sources = self._reader.read(tables_of(wanted), alternatives, moment)
+        return self._engine.run(query, params, sources, wanted)
+
+    def connect(self, *, as_of: int | str | datetime | None = None) -> DuckDBPyConnection:
+        """Return a DuckDB connection with all views, on the lake as it is now or `as_of` the past.
+
+        The connection keeps to that moment; connect again to see more. `sql` opens fewer files.
+        """
+        from ckptlake.query.duck import install_views, new_connection
+        from ckptlake.query.views import ALL_VIEWS, tables_of
+        from ckptlake.tables.store import check_as_of
+
+        connection = new_connection()
+        install_views(connection, self._reader.read(tables_of(ALL_VIEWS), ({},), check_as_of(as_of)), ALL_VIEWS)
+        return connection
+
+    def table(self, name: str) -> Table:
+        """Return one Delta table, to see its history and files or to look after it.
+
+        Raises:
+            TableNotFoundError: there is no table of this name.
+        """
+        from ckptlake.tables.table import Table as View
+
+        return View(self._store(name))
+
+    def tables(self) -> list[Table]:
+        """Return all tables of the lake."""
+        from ckptlake.tables.schemas import TABLES
+
+        return [self.table(name) for name in TABLES]
+
+    def find_run(self, run_id: str) -> KnownRun | None:
+        """Return what is known of a run, or None."""
+        from ckptlake.query.facts import find_run
+        from ckptlake.runs.starting import KnownRun
+
+        facts = find_run(self.sql, run_id)
+        return None if facts is None else KnownRun.of(facts.row, facts.params, facts.last_steps)
+
+    # -- parts
+
+    def _store(self, name: str) -> TableStore:
+        from ckptlake.tables.schemas import get_spec
+        from ckptlake.tables.store import TableStore
+
+        with self._lock:
+            if name not in self._stores:
+                self._stores[name] = TableStore(self._layout.table(name), get_spec(name), self.settings)
+            return self._stores[name]
+
+    def _all_stores(self) -> dict[str, TableStore]:
+        from ckptlake.tables.schemas import TABLES
+
+        return {name: self._store(name) for name in TABLES}
+
+    @cached_property
+    def _engine(self) -> Engine:
+        from ckptlake.query.duck import Engine
+
+        return Engine()
+
+    @cached_property
+    def _reader(self) -> SourceReader:
+        from ckptlake.query.sources import SourceReader
+        from ckptlake.runs.live import LiveReader
+
+        return SourceReader(self._all_stores(), LiveReader(self._layout.wal).read, self._engine.points)
+
+    def _get_writer(self) -> Writer:
+        from ckptlake.runs.writer import Writer
+
+        with self._lock:
+            if self._writer is None:
+                if not os.access(self.path, os.W_OK):
+                    raise ReadOnlyLakeError(
+                        f"the lake at {self.path} cannot be written by this process: reading works, to log mend the "
+                        "directory's permissions or open another lake"
+                    )
+                self._writer = Writer(self._layout, self.id, self._all_stores(), self.settings)
+            return self._writer
+
+
+def _close_all() -> None:
+    for lake in tuple(_open_lakes):
+        lake.close()
+
+
+atexit.register(_close_all)

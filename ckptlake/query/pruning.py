@@ -1,0 +1,191 @@
+"""What a user's SQL asks of the points, read from DuckDB's own parse of it.
+
+Only conditions that hold for every row a table can contribute are used, and only on columns that make up
+a point's identity, so leaving out files never changes a result. Whatever is not understood narrows nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ckptlake.tables.snapshot import Bound, OneOf, Predicates
+
+POINT_TABLES = frozenset({"metrics", "metrics_raw"})
+_COLUMNS = frozenset({"experiment", "run_id", "metric", "step"})
+_FLIPPED = {
+    "COMPARE_EQUAL": "COMPARE_EQUAL",
+    "COMPARE_LESSTHAN": "COMPARE_GREATERTHAN",
+    "COMPARE_LESSTHANOREQUALTO": "COMPARE_GREATERTHANOREQUALTO",
+    "COMPARE_GREATERTHAN": "COMPARE_LESSTHAN",
+    "COMPARE_GREATERTHANOREQUALTO": "COMPARE_LESSTHANOREQUALTO",
+}
+_NARROWING_JOINS = frozenset({"INNER", "LEFT", "RIGHT", "OUTER"})
+_LAST_CHARACTER = "\U0010ffff"
+Node = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """The tables a query names, and what it asks of the points; one alternative a mention of them."""
+
+    tables: frozenset[str]
+    alternatives: tuple[Predicates, ...]
+
+
+def read_needs(tree: Node, values: Mapping[str, object]) -> Needs:
+    """Return what a parsed query needs, with its parameters bound to `values`."""
+    tables = frozenset(str(ref["table_name"]).lower() for ref in _nodes(tree, "BASE_TABLE"))
+    if _common_table_names(tree) & POINT_TABLES:
+        return Needs(tables, ({},))
+    alternatives: list[Predicates] = []
+    narrowed: set[int] = set()
+    for select in _nodes(tree, "SELECT_NODE"):
+        for ref, conditions in _mentions(select):
+            narrowed.add(id(ref))
+            alternatives.append(_predicates(conditions, ref, values))
+    everything = [ref for ref in _nodes(tree, "BASE_TABLE") if _is_points(ref) and id(ref) not in narrowed]
+    return Needs(tables, ({},) if everything else tuple(alternatives))
+
+
+def _nodes(tree: object, kind: str) -> Iterator[Node]:
+    if isinstance(tree, Mapping):
+        if tree.get("type") == kind:
+            yield tree
+        for child in tree.values():
+            yield from _nodes(child, kind)
+    elif isinstance(tree, list):
+        for child in tree:
+            yield from _nodes(child, kind)
+
+
+def _common_table_names(tree: object) -> set[str]:
+    names: set[str] = set()
+    if isinstance(tree, Mapping):
+        entries = (tree.get("cte_map") or {}).get("map") or []
+        names |= {str(entry["key"]).lower() for entry in entries}
+        for child in tree.values():
+            names |= _common_table_names(child)
+    elif isinstance(tree, list):
+        for child in tree:
+            names |= _common_table_names(child)
+    return names
+
+
+def _is_points(ref: Node) -> bool:
+    return ref.get("type") == "BASE_TABLE" and str(ref["table_name"]).lower() in POINT_TABLES
+
+
+def _mentions(select: Node) -> Iterator[tuple[Node, list[Node]]]:
+    """Yield each mention of the points directly in a FROM, with the conditions its rows must fulfil."""
+    source = select.get("from_table") or {}
+    where = list(_conjuncts(select.get("where_clause")))
+    if select.get("sample") is None:
+        yield from _in_source(source, where)
+
+
+def _in_source(source: Node, conditions: list[Node]) -> Iterator[tuple[Node, list[Node]]]:
+    if source.get("type") == "BASE_TABLE" and _is_points(source):
+        plain = not source.get("sample") and not source.get("column_name_alias")
+        yield source, conditions if plain else []
+    elif source.get("type") == "JOIN":
+        kind = source.get("join_type")
+        if source.get("ref_type") not in ("REGULAR", "CROSS") or kind not in _NARROWING_JOINS:
+            return
+        on = [part for part in _conjuncts(source.get("condition")) if _is_qualified(part)]
+        yield from _in_source(source["left"], conditions + (on if kind in ("INNER", "RIGHT") else []))
+        yield from _in_source(source["right"], conditions + (on if kind in ("INNER", "LEFT") else []))
+
+
+def _conjuncts(condition: Node | None) -> Iterator[Node]:
+    if condition is None:
+        return
+    if condition.get("type") == "CONJUNCTION_AND":
+        for child in condition["children"]:
+            yield from _conjuncts(child)
+    else:
+        yield condition
+
+
+def _is_qualified(condition: Node) -> bool:
+    return all(len(ref["column_names"]) > 1 for ref in _nodes(condition, "COLUMN_REF"))
+
+
+def _predicates(conditions: list[Node], ref: Node, values: Mapping[str, object]) -> Predicates:
+    found: dict[str, Bound | OneOf] = {}
+    for condition in conditions:
+        narrowed = _read(condition, ref, values)
+        if narrowed is not None:
+            column, bound = narrowed
+            found[column] = _both(found.get(column), bound)
+    return found
+
+
+def _both(known: Bound | OneOf | None, more: Bound | OneOf) -> Bound | OneOf:
+    """Return a condition at most as strict as both together."""
+    if known is None or isinstance(more, OneOf):
+        return more
+    if isinstance(known, OneOf):
+        return known
+    return Bound(
+        more.low if more.low is not None else known.low, more.high if more.high is not None else known.high
+    )
+
+
+def _read(condition: Node, ref: Node, values: Mapping[str, object]) -> tuple[str, Bound | OneOf] | None:
+    kind = str(condition.get("type"))
+    if kind in _FLIPPED:
+        column, value = _column(condition["left"], ref), _value(condition["right"], values)
+        if column is None:
+            kind, column = _FLIPPED[kind], _column(condition["right"], ref)
+            value = _value(condition["left"], values)
+        if column is None or not _suits(column, value):
+            return None
+        if kind == "COMPARE_EQUAL":
+            return column, OneOf(frozenset((value,)))
+        return column, Bound(low=value) if "GREATER" in kind else Bound(high=value)
+    if kind == "COMPARE_BETWEEN":
+        column = _column(condition["input"], ref)
+        low, high = _value(condition["lower"], values), _value(condition["upper"], values)
+        if column is not None and _suits(column, low) and _suits(column, high):
+            return column, Bound(low, high)
+    if kind == "COMPARE_IN":
+        column, *items = condition["children"]
+        name, members = _column(column, ref), [_value(item, values) for item in items]
+        if name is not None and members and all(_suits(name, member) for member in members):
+            return name, OneOf(frozenset(members))
+    if kind == "FUNCTION" and condition.get("function_name") == "in_subtree" and len(condition["children"]) == 2:
+        name = _column(condition["children"][0], ref)
+        root = _value(condition["children"][1], values)
+        if name == "experiment" and isinstance(root, str):
+            return name, Bound(root, f"{root}/{_LAST_CHARACTER}")
+    return None
+
+
+def _column(expression: Node, ref: Node) -> str | None:
+    if expression.get("type") != "COLUMN_REF":
+        return None
+    *qualifier, name = [str(part).lower() for part in expression["column_names"]]
+    owner = str(ref.get("alias") or ref["table_name"]).lower()
+    return name if name in _COLUMNS and qualifier in ([], [owner]) else None
+
+
+def _value(expression: Node, values: Mapping[str, object]) -> Any:
+    if expression.get("type") == "VALUE_PARAMETER":
+        return values.get(str(expression.get("identifier")))
+    if expression.get("type") != "VALUE_CONSTANT":
+        return None
+    constant = expression.get("literal") or {}
+    text = constant.get("text")
+    if constant.get("kind") == "STRING":
+        return text
+    if constant.get("kind") == "INTEGER" and isinstance(text, str) and text.lstrip("-").isdigit():
+        return int(text)
+    return None
+
+
+def _suits(column: str, value: object) -> bool:
+    if column == "step":
+        return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+    return isinstance(value, str)

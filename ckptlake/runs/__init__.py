@@ -1,0 +1,1 @@
+"""Rows in motion: runs, the buffer, the write-ahead segments, commits and recovery."""

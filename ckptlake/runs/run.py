@@ -1,0 +1,415 @@
+"""A run: what a training loop holds while it logs."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import traceback
+import weakref
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import Any
+
+import numpy as np
+
+from ckptlake._internal.names import check_name, check_text, flatten
+from ckptlake.config import Capture
+from ckptlake.errors import InvalidInputError, ParamChangedError, RequirementError, RunClosedError
+from ckptlake.runs.bulk import read_points
+from ckptlake.runs.frames import Keyset, Stream
+from ckptlake.runs.observer import Observer
+from ckptlake.runs.requirements import Requirement
+from ckptlake.runs.scalars import as_scalar, as_step
+from ckptlake.runs.typed import TypedValue, typed_params, typed_tags
+from ckptlake.runs.writer import Writer
+from ckptlake.types import Direction, RunStatus
+
+_STEP_MIN, _STEP_MAX = -(2**63), 2**63 - 1
+_started: weakref.WeakSet[Run] = weakref.WeakSet()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStart:
+    """Everything decided about a run before its first row.
+
+    Attributes:
+        event: ``created``, ``resumed`` after an end, or ``joined`` beside a process that has it open.
+        first_step: what a `log` call without a step counts from.
+        params: params the run has already.
+        logged_metrics: metrics the run has already.
+    """
+
+    run_id: str
+    name: str
+    experiment: str
+    attempt: int = 1
+    event: str = "created"
+    parent_run_id: str | None = None
+    forked_from: tuple[str, int] | None = None
+    first_step: int = 0
+    started_us: int | None = None
+    params: Mapping[str, TypedValue] = field(default_factory=dict)
+    logged_metrics: frozenset[str] = frozenset()
+    requirement: Requirement | None = None
+    capture: Capture = field(default_factory=Capture)
+
+
+class Run:
+    """One training run that is being logged; `lake.run(...)` returns it.
+
+    Use it as a context manager: leaving the block finishes the run, and an exception marks it failed and
+    keeps the traceback as a note. Any thread may log; so may forked workers and, by joining with the run's
+    id, other processes.
+
+    >>> import ckptlake, tempfile
+    >>> lake = ckptlake.open(tempfile.mkdtemp())
+    >>> with lake.run(experiment="doc", params={"lr": 0.1}) as run:
+    ...     for step in range(3):
+    ...         run.log({"train/loss": 1.0 / (step + 1)}, step=step)
+    >>> lake.sql("select last from summaries where metric = 'train/loss'").fetchone()
+    (0.3333333333333333,)
+    """
+
+    def __init__(self, writer: Writer, start: RunStart, lake_path: Path) -> None:
+        self.id = start.run_id
+        self.experiment = start.experiment
+        self.name = start.name
+        self.attempt = start.attempt
+        self.status = RunStatus.RUNNING
+        self._writer = writer
+        self._stream = Stream(start.run_id, start.experiment, start.attempt)
+        self._keysets: dict[tuple[object, ...], Keyset] = {}
+        self._lock = threading.Lock()
+        self._next_step = start.first_step
+        self._last_us = 0
+        self._pid = os.getpid()
+        self._closed = False
+        self._params: dict[str, TypedValue] = dict(start.params)
+        self._metrics: set[str] = set(start.logged_metrics)
+        self._requirement = start.requirement
+        self._is_leader = start.event != "joined"
+        forked_from = start.forked_from or (None, None)
+        writer.open_run(self.id, self.attempt)
+        self._event(
+            start.event,
+            status=str(RunStatus.RUNNING),
+            name=start.name,
+            experiment=start.experiment,
+            parent_run_id=start.parent_run_id,
+            forked_from_run_id=forked_from[0],
+            forked_from_step=forked_from[1],
+        )
+        self._observer = Observer(
+            lake_path, start.capture, self._record_environment, self._record_system, writer.settings.system_interval_s
+        )
+        started_us = start.started_us if start.started_us is not None else self._last_us
+        self._started_us = started_us
+        self._observer.start(samples=self._is_leader and start.capture.system)
+        writer.wake()
+        _started.add(self)
+
+    def __repr__(self) -> str:
+        return f"Run({self.id!r}, experiment={self.experiment!r}, name={self.name!r}, status={self.status!s})"
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._closed:
+            return
+        if error is None:
+            self.finish()
+        else:
+            self.fail(error)
+
+    @property
+    def params(self) -> Mapping[str, TypedValue]:
+        """The run's params so far, flattened, with their types."""
+        return MappingProxyType(self._params)
+
+    def log(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Record metrics at a step; memory only, a few microseconds.
+
+        Args:
+            metrics: values by name: int, float, bool, numpy scalar or 0-d torch tensor on any device, which is
+                not waited for. Nested dicts are joined by ``/``. NaN and infinities are kept exactly.
+            step: any 64-bit integer, in any order; a repeated step keeps both values and shows the newest.
+                Without it the run counts, from one past the largest step so far.
+
+        Raises:
+            InvalidInputError: a name, value or step that cannot be kept; nothing of the call is recorded.
+            RunClosedError: the run has ended.
+            StorageError: the disk has refused writes since the last call. What this call logs is kept in
+                memory and tried again every second.
+        """
+        if self._closed:
+            raise self._closed_error()
+        values: tuple[Any, ...]
+        keyset = self._keysets.get(tuple(metrics)) if type(metrics) is dict else None
+        if keyset is not None:
+            values = tuple(metrics.values())
+            for value in values:
+                if type(value) is not float:
+                    keyset, values = self._checked(metrics)
+                    break
+        else:
+            keyset, values = self._checked(metrics)
+        if step is not None and (type(step) is not int or not _STEP_MIN <= step <= _STEP_MAX):
+            step = as_step(step)
+        writer = self._writer
+        if len(writer.calls) > writer.settings.max_pending_calls:
+            writer.throttle()
+        with self._lock:
+            now_us = writer.clock.now_us()
+            if now_us <= self._last_us:
+                now_us = self._last_us + 1
+            self._last_us = now_us
+            if step is None:
+                step = self._next_step
+            if step >= self._next_step:
+                self._next_step = step + 1
+            writer.calls.append((self._stream, keyset, step, now_us, values))
+        if not writer.running:
+            writer.ensure_started()
+        if writer.alarm:
+            writer.raise_alarm()
+
+    def _checked(self, metrics: Mapping[str, Any]) -> tuple[Keyset, tuple[Any, ...]]:
+        if not isinstance(metrics, Mapping):
+            raise InvalidInputError(f"log takes a dict of metrics by name, got {type(metrics).__name__} {metrics!r:.80}")
+        flat = flatten(metrics, "/", "metric")
+        keyset = tuple(flat)
+        values = tuple(as_scalar(name, value) for name, value in flat.items())
+        if keyset == tuple(metrics):
+            keyset = self._keysets.setdefault(keyset, keyset)
+        self._metrics.update(keyset)
+        return keyset, values
+
+    def log_frame(self, frame: Any, *, step: str = "step", ts: str = "ts") -> None:
+        """Record many points at once.
+
+        Args:
+            frame: a Polars, Arrow or pandas frame or a dict of arrays, wide (a column a metric; null means not
+                logged, NaN is a value) or long (columns ``metric`` and ``value``).
+            step: the column of steps; without one the run counts rows.
+            ts: the column of UTC timestamps; without one the points get the time of the call.
+
+        Raises:
+            InvalidInputError: a column that cannot be kept exactly; nothing of the frame is recorded.
+            RunClosedError: the run has ended.
+            StorageError: the disk has refused writes since the last call.
+        """
+        if self._closed:
+            raise self._closed_error()
+        points = read_points(frame, step, ts)
+        with self._lock:
+            steps = points.step
+            if steps is None:
+                steps = np.arange(self._next_step, self._next_step + points.num_rows)
+            if len(steps):
+                self._next_step = max(self._next_step, min(int(steps.max()), _STEP_MAX - 1) + 1)
+            times = points.ts_us
+            if times is None:
+                first_us = max(self._writer.clock.now_us(), self._last_us + 1)
+                times = np.full(points.num_rows, first_us)
+                if points.repeats_steps(steps):
+                    times += np.arange(points.num_rows)
+                self._last_us = first_us + points.num_rows
+            self._metrics.update(name for keyset in points.keysets for name in keyset)
+        for block in points.blocks(self._stream, steps, times):
+            self._writer.add_block(block)
+        if self._writer.alarm:
+            self._writer.raise_alarm()
+
+    def log_params(self, params: Any, *, allow_change: bool = False) -> None:
+        """Record params; nested dicts are joined by dots, types are kept.
+
+        Args:
+            params: a dict, dataclass or `argparse.Namespace`.
+            allow_change: accept another value for a param that is already there; the newest shows.
+
+        Raises:
+            InvalidInputError: a value that cannot be kept; the message names it.
+            ParamChangedError: a param is there with another value.
+        """
+        self._check_open()
+        given = typed_params(params)
+        if not allow_change:
+            for name, value in given.items():
+                if name in self._params and repr(self._params[name]) != repr(value):
+                    before = self._params[name]
+                    raise ParamChangedError(
+                        f"param {name!r} of run {self.id} is {_shown(before)} and cannot become {_shown(value)}; "
+                        "start another run, or pass allow_change=True"
+                    )
+        fresh = {name: value for name, value in given.items() if repr(self._params.get(name)) != repr(value)}
+        moment = self._moment()
+        identity = {"run_id": self.id, "attempt": self.attempt, "ts": moment}
+        self._writer.add_rows("params", [{**identity, "key": n, **v.columns()} for n, v in fresh.items()])
+        self._params.update(fresh)
+
+    def set_tags(self, tags: Mapping[str, object] | Iterable[str] | str) -> None:
+        """Set tags, typed; a name alone is a tag that is true.
+
+        Raises:
+            InvalidInputError: a value that cannot be kept; the message names it.
+        """
+        self._check_open()
+        moment = self._moment()
+        identity = {"run_id": self.id, "attempt": self.attempt, "ts": moment, "removed": False}
+        self._writer.add_rows("tags", [{**identity, "key": n, **v.columns()} for n, v in typed_tags(tags).items()])
+
+    def remove_tags(self, *names: str) -> None:
+        """Remove tags by name; one that is not there is no error."""
+        self._check_open()
+        identity = {"run_id": self.id, "attempt": self.attempt, "ts": self._moment(), "removed": True}
+        self._writer.add_rows("tags", [{**identity, "key": check_name("a tag's name", name)} for name in names])
+
+    def note(self, text: str) -> None:
+        """Add a note; all notes are kept, in order."""
+        self._check_open()
+        self._event("note", note=check_text("the text of a note", text))
+
+    def rename(self, name: str) -> None:
+        """Give the run another name."""
+        self._check_open()
+        self.name = check_name("the run's name", name)
+        self._event("renamed", name=name)
+
+    def define(
+        self, metric: str, *, direction: Direction | None = None, step_metric: str | None = None
+    ) -> None:
+        """Declare which direction of a metric is better and which metric is its x-axis.
+
+        Raises:
+            InvalidInputError: the direction is neither ``min`` nor ``max``, or a name is empty.
+        """
+        self._check_open()
+        if direction not in ("min", "max", None):
+            raise InvalidInputError(f"direction must be 'min' or 'max', got {direction!r}")
+        row = {
+            "experiment": self.experiment,
+            "run_id": self.id,
+            "metric": check_name("a metric's name", metric),
+            "ts": self._moment(),
+            "direction": direction,
+            "step_metric": None if step_metric is None else check_name("a metric's name", step_metric),
+        }
+        self._writer.add_rows("definitions", [row])
+
+    def flush(self) -> None:
+        """Return once everything logged so far is on the disk and survives a crash.
+
+        Raises:
+            StorageError: the disk refused; nothing is lost while this process lives.
+        """
+        self._writer.flush()
+
+    def finish(self, status: RunStatus | str = RunStatus.FINISHED) -> None:
+        """End the run and commit its rows to the tables; a second call does nothing.
+
+        Raises:
+            StorageError: the disk refused; what was flushed is committed by the next process.
+            RequirementError: the experiment requires metrics this run never logged; it counts as failed.
+        """
+        if self._closed:
+            return
+        status = RunStatus(status)
+        missing = self._missing_metrics() if status == RunStatus.FINISHED else []
+        if missing:
+            status = RunStatus.FAILED
+            self.note(f"required metrics were never logged: {', '.join(missing)}")
+        self._close(status)
+        if missing:
+            raise RequirementError(
+                f"experiment {self.experiment!r} requires the metrics {', '.join(missing)}, which run {self.id} "
+                "never logged; it is marked failed"
+            )
+
+    def fail(self, error: BaseException) -> None:
+        """End the run as failed and keep the traceback of `error` as a note."""
+        if self._closed:
+            return
+        self.note("".join(traceback.format_exception(error)).rstrip())
+        self._close(RunStatus.FAILED)
+
+    def _missing_metrics(self) -> list[str]:
+        if self._requirement is None or not self._is_leader or os.getpid() != self._pid:
+            return []
+        return self._requirement.missing_metrics(self._metrics)
+
+    def _close(self, status: RunStatus) -> None:
+        if os.getpid() != self._pid:
+            self._closed = True
+            self._writer.flush()
+            return
+        self._observer.stop()
+        self._event(str(status), status=str(status))
+        self._closed = True
+        self.status = status
+        self._writer.close_run(self.id, self.attempt)
+        self._writer.commit()
+        if self._writer.alarm:
+            self._writer.raise_alarm()
+
+    def _event(self, event: str, **columns: object) -> None:
+        identity = {
+            "run_id": self.id,
+            "attempt": self.attempt,
+            "writer": self._writer.writer_id,
+            "ts": self._moment(),
+            "event": event,
+        }
+        self._writer.add_rows("runs", [{**identity, **columns}])
+
+    def _record_environment(self, columns: dict[str, object]) -> None:
+        self._event("environment", **columns)
+
+    def _record_system(self, values: dict[str, float]) -> None:
+        now_us = self._writer.clock.now_us()
+        keyset = tuple(values)
+        step = max(0, (now_us - self._started_us) // 1_000_000)
+        self._writer.calls.append((self._stream, keyset, step, now_us, tuple(values.values())))
+
+    def _moment(self) -> datetime:
+        with self._lock:
+            self._last_us = max(self._writer.clock.now_us(), self._last_us + 1)
+            return datetime.fromtimestamp(0, UTC) + np.timedelta64(self._last_us, "us").astype(object)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise self._closed_error()
+
+    def _closed_error(self) -> RunClosedError:
+        return RunClosedError(
+            f"run {self.id} has ended ({self.status!s}); continue it with lake.run(resume={self.id!r})"
+        )
+
+
+def _shown(value: TypedValue) -> object:
+    return value.text if value.text is not None else value.json or value.number
+
+
+def finish_open_runs(writer: Writer) -> None:
+    """End the runs a writer still has open: failed if an exception is ending the program, else finished."""
+    error: BaseException | None = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
+    for run in sorted(_started, key=lambda run: run.id):
+        if run._writer is writer and run._pid == os.getpid():
+            if error is not None and not hasattr(sys, "ps1"):
+                run.fail(error)
+            else:
+                run.finish()
+
+
+def _renew_locks() -> None:
+    for run in tuple(_started):
+        run._lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_locks)

@@ -1,0 +1,318 @@
+"""The one writer a process has for a lake: it takes rows from any thread and brings them to the tables."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import pyarrow as pa
+
+from ckptlake._internal.clock import Clock
+from ckptlake._internal.files import storage_errors
+from ckptlake._internal.ids import new_id
+from ckptlake._internal.optional import if_imported
+from ckptlake.config import Settings
+from ckptlake.errors import CkptlakeError, CommitConflictError, StorageError, UnreadableTensorError
+from ckptlake.runs.commit import Stores, commit_segments
+from ckptlake.runs.frames import Block, Keyset, Stream, pack_block, pack_calls, pack_rows
+from ckptlake.runs.journal import Journal
+from ckptlake.runs.recovery import Recovery, recover
+from ckptlake.runs.scalars import split_readable
+from ckptlake.runs.wal import SegmentWriter, read_segment
+from ckptlake.tables.compaction import upkeep
+from ckptlake.tables.layout import Layout
+
+logger = logging.getLogger(__name__)
+
+LogCall = tuple[Stream, Keyset, int, int, tuple[object, ...]]
+Row = tuple[str, dict[str, object]]
+_CALLS_A_FRAME = 50_000
+_alive: weakref.WeakSet[Writer] = weakref.WeakSet()
+_T = TypeVar("_T")
+
+
+class Writer:
+    """Brings rows from memory to the write-ahead segment every second and to Delta every minute.
+
+    `calls.append` is all a training loop does; it is atomic and never waits. Two daemon threads do the
+    rest. After a fork the child starts with nothing pending and a journal of its own, and leaves commits to
+    its parent, because the Delta library does not survive a fork.
+    """
+
+    def __init__(self, layout: Layout, lake_id: str, stores: Stores, settings: Settings) -> None:
+        self.layout = layout
+        self.settings = settings
+        self.clock = Clock()
+        self._lake_id = lake_id
+        self._stores = stores
+        self._is_child = False
+        self._begin()
+        _alive.add(self)
+
+    def _begin(self) -> None:
+        self.calls: deque[LogCall] = deque()
+        self._rows: deque[Row] = deque()
+        self._blocks: deque[Block] = deque()
+        self._open: dict[tuple[str, int], None] = {}
+        self._journal = Journal(self.layout.wal, self._lake_id, new_id())
+        self._io_lock = threading.RLock()
+        self._commit_lock = threading.RLock()
+        self._start_lock = threading.Lock()
+        self._flush_wanted = threading.Event()
+        self._commit_wanted = threading.Event()
+        self._closing = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._faults: dict[str, BaseException] = {}
+        self._losses: list[UnreadableTensorError] = []
+        self._points_since_seal = 0
+        self.running = False
+        self.alarm = False
+
+    @property
+    def writer_id(self) -> str:
+        return self._journal.writer
+
+    def open_run(self, run_id: str, attempt: int) -> None:
+        """Name a run in every further segment, so that a crash can be told from an end."""
+        self._open[(run_id, attempt)] = None
+
+    def close_run(self, run_id: str, attempt: int) -> None:
+        self._open.pop((run_id, attempt), None)
+
+    def add_rows(self, table: str, rows: Sequence[dict[str, object]]) -> None:
+        """Take rows for any table but metrics; they are on disk within a flush interval."""
+        self._rows.extend((table, row) for row in rows)
+        self.ensure_started()
+
+    def add_block(self, block: Block) -> None:
+        """Take many points at once; waits for the disk while too many are pending."""
+        self._blocks.append(block)
+        self.ensure_started()
+        if sum(len(pending.values) for pending in tuple(self._blocks)) > self.settings.max_pending_points:
+            self.flush()
+
+    def ensure_started(self) -> None:
+        """Start the threads at the first row of this process."""
+        if self.running:
+            return
+        with self._start_lock:
+            if self.running:
+                return
+            self._threads = [self._thread("flush", self._flush_forever)]
+            if self._is_child:
+                _at_exit_of_child(self._leave)
+            else:
+                self._threads.append(self._thread("commit", self._commit_forever))
+            for thread in self._threads:
+                thread.start()
+            self.running = True
+
+    def _thread(self, name: str, work: Callable[[], None]) -> threading.Thread:
+        def guarded() -> None:
+            try:
+                work()
+            except BaseException as error:
+                self._set_fault(name, error)
+                raise
+
+        return threading.Thread(target=guarded, name=f"ckptlake-{name}", daemon=True)
+
+    def wake(self) -> None:
+        """Ask for a flush soon, without waiting for it."""
+        self._flush_wanted.set()
+
+    def throttle(self) -> None:
+        """Wait until the disk has caught up with the loop, where that is more than memory should hold.
+
+        Raises:
+            StorageError: it cannot catch up.
+        """
+        if len(self.calls) > self.settings.max_pending_calls:
+            self.flush()
+
+    def raise_alarm(self) -> None:
+        """Raise what the threads met since the last call, once."""
+        self.alarm = False
+        losses, self._losses = self._losses, []
+        for error in (*losses, *self._faults.values()):
+            raise error
+
+    def _set_fault(self, name: str, error: BaseException) -> None:
+        if name not in self._faults:
+            self.alarm = True
+            logger.error("%s", error)
+        self._faults[name] = error
+
+    def flush(self) -> None:
+        """Return once everything logged so far survives a crash.
+
+        Raises:
+            StorageError: the disk refused; the rows are kept in memory and tried again every second.
+        """
+        with self._io_lock:
+            try:
+                self._drain()
+                self._journal.sync(tuple(self._open))
+                if self._points_since_seal >= self.settings.commit_points:
+                    self._seal()
+                    self._commit_wanted.set()
+            except StorageError as error:
+                self._set_fault("flush", error)
+                raise
+            self._faults.pop("flush", None)
+
+    def _seal(self) -> None:
+        self._journal.seal(tuple(self._open))
+        self._points_since_seal = 0
+
+    def _drain(self) -> None:
+        rows: dict[str, list[dict[str, object]]] = {}
+        for table, row in _take(self._rows):
+            rows.setdefault(table, []).append(row)
+        for table, found in rows.items():
+            self._journal.add(pack_rows(table, found))
+        while chunk := _take(self.calls, _CALLS_A_FRAME):
+            self._points_since_seal += sum(len(call[1]) for call in chunk)
+            self._journal.add(self._pack(chunk))
+        while self._blocks:
+            block = self._blocks.popleft()
+            self._points_since_seal += len(block.values)
+            self._journal.add(pack_block(block))
+            self._journal.sync(tuple(self._open))
+
+    def _pack(self, calls: list[LogCall]) -> pa.RecordBatch:
+        try:
+            return pack_calls(calls)
+        except UnreadableTensorError:
+            readable, errors = split_readable(calls)
+            self._losses += errors
+            self.alarm = True
+            return pack_calls(readable)
+
+    def commit(self) -> None:
+        """Flush, bring all rows of this process to the Delta tables, and look after small files.
+
+        Raises:
+            StorageError: the disk refused; the rows are safe in the write-ahead segments.
+        """
+        if self._is_child:
+            self.flush()
+            return
+        with self._commit_lock:
+            with self._io_lock:
+                self.flush()
+                self._seal()
+                sealed = list(self._journal.sealed)
+            try:
+                for segment in sealed:
+                    self._commit_one(segment)
+            except CkptlakeError as error:
+                self._set_fault("commit", error)
+                raise
+            self._faults.pop("commit", None)
+
+    def _commit_one(self, segment: SegmentWriter) -> None:
+        before = {name: store.version() for name, store in self._stores.items()}
+        with storage_errors("commit a segment", segment.path):
+            touched = commit_segments(self._stores, [read_segment(segment.path)])
+        with self._io_lock:
+            self._journal.drop(segment)
+        if self.settings.auto_compact:
+            for name in touched:
+                try:
+                    upkeep(self._stores[name], before[name])
+                except StorageError as error:
+                    logger.warning("small files of %s stay as they are: %s", name, error)
+
+    def recover(self) -> Recovery:
+        """Commit what writers that have died left behind.
+
+        Raises:
+            StorageError: the disk refused; the segments stay for the next try.
+        """
+        with self._commit_lock:
+            return recover(self.layout, self._stores, {self.writer_id})
+
+    def _flush_forever(self) -> None:
+        while not self._closing.is_set():
+            self._flush_wanted.wait(self.settings.flush_interval_s)
+            self._flush_wanted.clear()
+            self.clock.resync()
+            with contextlib.suppress(StorageError):
+                self.flush()
+
+    def _commit_forever(self) -> None:
+        self._quietly(self.recover)
+        while not self._closing.is_set():
+            self._commit_wanted.wait(self.settings.commit_interval_s)
+            self._commit_wanted.clear()
+            if not self._closing.is_set():
+                self._quietly(self.commit)
+                self._quietly(self.recover)
+
+    def _quietly(self, step: Callable[[], object]) -> None:
+        """Leave a failed commit or recovery to the next interval; a failed commit has set the alarm."""
+        try:
+            step()
+        except (StorageError, CommitConflictError) as error:
+            logger.warning("%s; trying again in %.0f s", error, self.settings.commit_interval_s)
+
+    def close(self) -> None:
+        """Commit everything, stop the threads and give up the segments' locks.
+
+        Raises:
+            StorageError: the disk refused; what was flushed stays in segments for the next process.
+        """
+        self._closing.set()
+        self._flush_wanted.set()
+        self._commit_wanted.set()
+        try:
+            if self.running:
+                self.commit()
+        finally:
+            with self._io_lock:
+                self._journal.abandon()
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(timeout=5)
+        self.running = False
+
+    def after_fork_in_child(self) -> None:
+        """Begin anew: the parent keeps its pending rows, its segment and its threads."""
+        self._journal.abandon()
+        self._is_child = True
+        self._begin()
+
+    def _leave(self) -> None:
+        try:
+            self.flush()
+        finally:
+            self._journal.abandon()
+
+
+def _at_exit_of_child(leave: Callable[[], None]) -> None:
+    """Run `leave` when a worker of multiprocessing ends; such a process skips `atexit`."""
+    worker = if_imported("multiprocessing.util")
+    if worker is not None:
+        worker.Finalize(None, leave, exitpriority=0)
+
+
+def _take(pending: deque[_T], limit: int | None = None) -> list[_T]:
+    taken: list[_T] = []
+    while pending and (limit is None or len(taken) < limit):
+        taken.append(pending.popleft())
+    return taken
+
+
+def _begin_children() -> None:
+    for writer in tuple(_alive):
+        writer.after_fork_in_child()
+
+
+os.register_at_fork(after_in_child=_begin_children)

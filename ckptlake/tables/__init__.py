@@ -1,0 +1,1 @@
+"""Rows at rest: schemas, Parquet files, Delta tables and their maintenance."""

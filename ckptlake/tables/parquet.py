@@ -1,0 +1,134 @@
+"""Parquet files as this project writes them: measured encodings, exact statistics, synced to disk."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ckptlake._internal.files import sync_file
+from ckptlake._internal.ids import new_id
+from ckptlake._internal.names import as_directory
+from ckptlake.tables.delta import DataFile
+from ckptlake.tables.schemas import TableSpec
+
+ROW_GROUP_ROWS = 131_072
+STAGING = "_staging"
+_LONGEST_TEXT_STATISTIC = 256
+_COMPACT_ENCODINGS = {"ts": "BYTE_STREAM_SPLIT", "value": "BYTE_STREAM_SPLIT"}
+_WITHOUT_STATISTICS = frozenset({"packages", "note", "json", "text", "requirement", "command"})
+
+
+def write_staged(
+    table: pa.Table, root: Path, spec: TableSpec, partition: str | None, profile: Literal["compact", "portable"]
+) -> DataFile:
+    """Write sorted rows as one file under the table's staging folder and return what the log will say.
+
+    The file is on disk when this returns and is invisible until `publish` gives it its place.
+    """
+    rows = table.select(spec.file_schema.names)
+    name = f"part-{new_id()}.parquet"
+    path = name if spec.partition_by is None else f"{spec.partition_by}={as_directory(partition or '')}/{name}"
+    staged = root / STAGING / name
+    staged.parent.mkdir(parents=True, exist_ok=True)
+    encodings = {"step": "DELTA_BINARY_PACKED", "attempt": "PLAIN"} if spec.name == "metrics" else None
+    if encodings is not None and profile == "compact":
+        encodings |= _COMPACT_ENCODINGS
+    elif encodings is not None:
+        encodings |= dict.fromkeys(_COMPACT_ENCODINGS, "PLAIN")
+    try:
+        pq.write_table(
+            rows,
+            staged,
+            compression="zstd",
+            compression_level=3,
+            row_group_size=ROW_GROUP_ROWS,
+            max_rows_per_page=ROW_GROUP_ROWS,
+            data_page_size=8 << 20,
+            use_dictionary=["run_id", "metric"] if encodings else True,
+            column_encoding=encodings,
+            store_schema=False,
+        )
+        sync_file(staged)
+    except BaseException:
+        staged.unlink(missing_ok=True)
+        raise
+    status = staged.stat()
+    stats_json = json.dumps(statistics(rows), allow_nan=False)
+    return DataFile(path, status.st_size, rows.num_rows, partition, stats_json, int(status.st_mtime * 1000))
+
+
+def publish(files: Iterable[DataFile], root: Path) -> None:
+    """Move staged files to their places and make their names durable."""
+    directories = set()
+    for file in files:
+        place = root / file.path
+        if not place.parent.is_dir():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            directories.add(root)
+        os.replace(staged_path(file, root), place)
+        directories.add(place.parent)
+    for directory in directories:
+        sync_file(directory)
+
+
+def discard(files: Iterable[DataFile], root: Path) -> None:
+    """Delete staged files that will not be committed."""
+    for file in files:
+        staged_path(file, root).unlink(missing_ok=True)
+
+
+def staged_path(file: DataFile, root: Path) -> Path:
+    return root / STAGING / Path(file.path).name
+
+
+def statistics(rows: pa.Table) -> dict[str, Any]:
+    """Return Delta's per-file statistics: exact counts, and bounds where JSON can hold them exactly."""
+    low: dict[str, Any] = {}
+    high: dict[str, Any] = {}
+    nulls: dict[str, int] = {}
+    for field in rows.schema:
+        column = rows.column(field.name)
+        nulls[field.name] = column.null_count
+        if field.name in _WITHOUT_STATISTICS or column.null_count == len(column):
+            continue
+        bounds = _bounds(column)
+        if bounds is not None:
+            low[field.name], high[field.name] = bounds
+    return {"numRecords": rows.num_rows, "minValues": low, "maxValues": high, "nullCount": nulls}
+
+
+def _bounds(column: pa.ChunkedArray) -> tuple[Any, Any] | None:
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        used = pc.unique(column)
+        column = used.dictionary.take(used.indices) if isinstance(used, pa.DictionaryArray) else used
+        kind = column.type
+    if pa.types.is_floating(kind) and pc.any(pc.is_nan(column)).as_py():
+        return None
+    if pa.types.is_boolean(kind):
+        return None
+    extremes = pc.min_max(column)
+    bounds = (_as_json(extremes["min"]), _as_json(extremes["max"]))
+    return None if None in bounds else bounds
+
+
+def _as_json(scalar: pa.Scalar) -> Any:
+    if pa.types.is_timestamp(scalar.type):
+        moment = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=scalar.value)
+        return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+    value = scalar.as_py()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, str) and len(value) > _LONGEST_TEXT_STATISTIC:
+        return None
+    return value
+

@@ -1,0 +1,196 @@
+"""One Delta table of a lake: snapshots to read, rows to append, files to replace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+
+from ckptlake._internal.files import storage_errors
+from ckptlake._internal.locks import exclusive
+from ckptlake.config import Settings
+from ckptlake.errors import CommitConflictError, InvalidInputError
+from ckptlake.tables.delta import DataFile, DeltaLog
+from ckptlake.tables.parquet import discard, publish, write_staged
+from ckptlake.tables.schemas import TableSpec
+from ckptlake.tables.snapshot import Snapshot
+from ckptlake.tables.sorting import sort_rows, split_by_partition
+
+MAINTENANCE_APP = "ckptlake-compact"
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows to append exactly once: `number` rises over all batches of one writer."""
+
+    writer: str
+    number: int
+    rows: pa.Table
+
+
+class TableStore:
+    """One table of a lake.
+
+    Reading needs no permission to write. Appends and replacements are single Delta commits: a reader
+    sees all of one or nothing.
+    """
+
+    def __init__(self, root: Path, spec: TableSpec, settings: Settings) -> None:
+        self.name = spec.name
+        self.path = root
+        self.spec = spec
+        self.log = DeltaLog(root, spec)
+        self._settings = settings
+        self._newest: Snapshot | None = None
+
+    def version(self) -> int:
+        """Return the newest version, or -1 where nothing has been committed yet."""
+        return self.log.refresh()
+
+    def snapshot(self, as_of: int | datetime | None = None, writers: Iterable[str] = ()) -> Snapshot:
+        """Return the table's files at the newest version, or `as_of` a version or moment.
+
+        For each of `writers` the snapshot says up to which frame that writer's rows are in it.
+
+        Raises:
+            VersionNotFoundError: the log holds no such version.
+        """
+        if as_of is not None:
+            return self._past(as_of)
+        with self.log.held() as version:
+            if version < 0:
+                return Snapshot.empty(self.spec, self.path)
+            known = self._newest if self._newest is not None and self._newest.version == version else None
+            actions = known.actions if known is not None else self.log.actions()
+            transactions = dict(known.transactions) if known is not None else {}
+            for writer in writers:
+                if writer not in transactions:
+                    transactions[writer] = self.log.transaction_version(writer)
+            self._newest = Snapshot(self.spec, self.path, version, actions, transactions)
+            return self._newest
+
+    def _past(self, as_of: int | datetime) -> Snapshot:
+        past = self.log.at_time(as_of) if isinstance(as_of, datetime) else self.log.at_version(as_of)
+        if past is None:
+            return Snapshot.empty(self.spec, self.path)
+        return Snapshot(self.spec, self.path, past.handle.version(), past.actions())
+
+    def append(
+        self, batches: Sequence[Batch], prepare: Callable[[Sequence[Batch]], pa.Table] | None = None
+    ) -> int:
+        """Append each batch once: those that are in the table already are passed over.
+
+        Args:
+            batches: rows with their writer and number; a writer's batches come in order of number.
+            prepare: makes sorted rows of the batches that are not in the table yet; by default their own.
+
+        Returns:
+            A version that holds the rows.
+
+        Raises:
+            StorageError: the disk refused, or the lock stayed taken; nothing was committed.
+            CommitConflictError: where no lock holds others back, the same rows were committed by somebody
+                else at this moment; trying again finds them there.
+        """
+        with storage_errors(f"write the table {self.name!r}", self.path):
+            self.log.create()
+            while True:
+                version, pending = self._pending(batches)
+                if not pending:
+                    return version
+                staged = self.stage(prepare(pending) if prepare else self._sorted(pending))
+                with self.exclusive():
+                    if len(self._pending(pending)[1]) < len(pending):
+                        discard(staged, self.path)
+                        continue
+                    publish(staged, self.path)
+                    last = {batch.writer: batch.number for batch in pending}
+                    return self.log.commit(staged, (), last, operation="append", data_change=True)
+
+    def _sorted(self, batches: Sequence[Batch]) -> pa.Table:
+        return sort_rows(pa.concat_tables(batch.rows for batch in batches), self.spec)
+
+    def _pending(self, batches: Sequence[Batch]) -> tuple[int, list[Batch]]:
+        """Return the newest version and the batches that are not in it, the first of each number."""
+        with self.log.held() as version:
+            reached = {writer: self.log.transaction_version(writer) for writer in {b.writer for b in batches}}
+        pending = []
+        for batch in batches:
+            if batch.number > reached[batch.writer]:
+                reached[batch.writer] = batch.number
+                pending.append(batch)
+        return version, pending
+
+    def stage(self, rows: pa.Table) -> list[DataFile]:
+        """Write sorted rows as invisible files, one a partition, for `append` or `replace`."""
+        profile = self._settings.parquet_profile
+        staged: list[DataFile] = []
+        try:
+            for partition, part in split_by_partition(rows, self.spec):
+                staged.append(write_staged(part, self.path, self.spec, partition, profile))
+        except BaseException:
+            discard(staged, self.path)
+            raise
+        return staged
+
+    def replace(
+        self,
+        removes: Sequence[DataFile],
+        adds: Sequence[DataFile],
+        *,
+        guard: int,
+        operation: str,
+        data_change: bool,
+    ) -> int:
+        """Put staged files in the place of live ones, if no other replacement came in between.
+
+        Args:
+            guard: `replacements()` as it was when the files to remove were read.
+
+        Raises:
+            CommitConflictError: another replacement came first; `adds` are deleted, nothing changed.
+        """
+        with storage_errors(f"rewrite the table {self.name!r}", self.path), self.exclusive():
+            with self.log.held():
+                live = {file.path for file in self.snapshot().files()}
+                current = self.log.transaction_version(MAINTENANCE_APP)
+            if current != guard or any(file.path not in live for file in removes):
+                discard(adds, self.path)
+                raise CommitConflictError(
+                    f"the files of table {self.name!r} were replaced by another process meanwhile"
+                )
+            publish(adds, self.path)
+            return self.log.commit(
+                adds, removes, {MAINTENANCE_APP: guard + 1}, operation=operation, data_change=data_change
+            )
+
+    def replacements(self) -> int:
+        """Return how many replacements the table has seen, or -1: the guard of the next one."""
+        with self.log.held() as version:
+            return -1 if version < 0 else self.log.transaction_version(MAINTENANCE_APP)
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Hold the table's commit lock for the block; it spares retries, correctness does not need it."""
+        return exclusive(self.path / ".commit.lock", self._settings.lock_timeout_s)
+
+
+def check_as_of(as_of: object) -> int | datetime | None:
+    """Return `as_of` as a version or an aware moment; ISO text is read as a moment.
+
+    Raises:
+        InvalidInputError: it is neither.
+    """
+    if as_of is None or (isinstance(as_of, int) and not isinstance(as_of, bool) and as_of >= 0):
+        return as_of
+    if isinstance(as_of, str):
+        try:
+            as_of = datetime.fromisoformat(as_of)
+        except ValueError:
+            raise InvalidInputError(f"as_of {as_of!r:.60} is no ISO time such as '2026-01-31T12:00+00:00'") from None
+    if isinstance(as_of, datetime):
+        return as_of.astimezone(UTC)
+    raise InvalidInputError(f"as_of must be a version (0, 1, …), a datetime or ISO text, got {as_of!r:.60}")

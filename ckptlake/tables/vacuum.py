@@ -1,0 +1,57 @@
+"""Deleting files that no recent snapshot needs: replaced ones, and leftovers of crashes."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from ckptlake._internal.files import storage_errors
+from ckptlake.errors import InvalidInputError
+from ckptlake.tables.parquet import STAGING
+from ckptlake.tables.store import TableStore
+
+_ABANDONED_AFTER_S = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Vacuum:
+    """What a vacuum found: paths below the table, their bytes, and whether they are gone."""
+
+    paths: tuple[str, ...]
+    size_bytes: int
+    deleted: bool
+
+
+def vacuum(table: TableStore, *, dry_run: bool, retention_hours: float) -> Vacuum:
+    """Find and unless `dry_run` delete what no snapshot younger than the retention needs.
+
+    Writers move their files into place and commit them under the lock held here, so a file without a
+    commit belongs to nobody. Files still being written lie in the staging folder and count as abandoned
+    after an hour without a change.
+    """
+    if not retention_hours >= 0:
+        raise InvalidInputError(f"retention_hours must be zero or more, got {retention_hours!r}")
+    if table.version() < 0:
+        return Vacuum((), 0, not dry_run)
+    if dry_run:
+        return _find(table, retention_hours)
+    with storage_errors(f"vacuum the table {table.name!r}", table.path), table.exclusive():
+        table.log.refresh()
+        found = _find(table, retention_hours)
+        table.log.expired_files(retention_hours, dry_run=False)
+        for path in _abandoned(table.path):
+            path.unlink(missing_ok=True)
+    return Vacuum(found.paths, found.size_bytes, deleted=True)
+
+
+def _find(table: TableStore, retention_hours: float) -> Vacuum:
+    paths = [table.path / path for path in table.log.expired_files(retention_hours, dry_run=True)]
+    paths += _abandoned(table.path)
+    sizes = [path.stat().st_size for path in paths if path.exists()]
+    return Vacuum(tuple(str(path.relative_to(table.path)) for path in paths), sum(sizes), deleted=False)
+
+
+def _abandoned(root: Path) -> list[Path]:
+    horizon = time.time() - _ABANDONED_AFTER_S
+    return [path for path in (root / STAGING).glob("*.parquet") if path.stat().st_mtime < horizon]

@@ -1,0 +1,20 @@
+"""Small values that every layer shares."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal
+
+Direction = Literal["min", "max"]
+"""Whether a smaller or a larger value of a metric is better."""
+
+AsOf = "int | str | datetime | Mapping[str, int] | None"
+
+
+class RunStatus(StrEnum):
+    """Where a run is in its life."""
+
+    RUNNING = "running"
+    FINISHED = "finished"
+    FAILED = "failed"
+    KILLED = "killed"

@@ -1,0 +1,179 @@
+"""Train one pose network and log its curves to a run."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from .data import Noise, Views, make_views
+from .geometry import quaternion_to_matrix
+from .losses import RotationLoss, pose_loss
+from .metrics import average_distance, geodesic_angle, norm_drift, translation_error
+from .model import PoseNet, RotationHead
+
+VALIDATION_SEED = 1_000_003
+"""Every run is judged on the same views, so this seed belongs to no configuration."""
+
+VALIDATION_METRICS: dict[str, Literal["min", "max"]] = {
+    "val/loss": "min",
+    "val/rotation_deg_median": "min",
+    "val/rotation_under_5deg": "max",
+    "val/rotation_under_10deg": "max",
+    "val/translation_m_median": "min",
+    "val/add_m": "min",
+}
+"""What each evaluation logs, and which direction is better."""
+
+CLIP_NORM = 1.0
+WARMUP = 0.05
+
+
+class Run(Protocol):
+    """What training asks of the run it logs to."""
+
+    def define(self, name: str, /, *, direction: Literal["min", "max"], step_metric: str) -> object:
+        """Say which direction of a metric is better, and which metric its curve is drawn over."""
+
+    def log(self, values: Mapping[str, float | Tensor], /, *, step: int) -> object:
+        """Record values at a step; tensors are 0-d."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """One training, reproducible from its values on one machine.
+
+    Attributes:
+        name: of the configuration; runs that differ only in `seed` share it.
+        head: rotation representation that the network gives.
+        loss: rotation loss; `"chordal"` needs the `"quaternion"` head.
+        seed: of the weights, the training views and their order.
+        lr: peak learning rate, reached after the first 5 % of the steps, then down to 0 along a cosine.
+        weight_decay: of AdamW.
+        width, depth: units and residual blocks of the network.
+        epochs: passes over the training views.
+        batch_size: views a step.
+        train_views, val_views: how many views to draw.
+        noise: of the keypoints, in training and in validation.
+    """
+
+    name: str
+    head: RotationHead
+    loss: RotationLoss
+    seed: int = 0
+    lr: float = 2e-3
+    weight_decay: float = 1e-4
+    width: int = 128
+    depth: int = 2
+    epochs: int = 25
+    batch_size: int = 256
+    train_views: int = 16_384
+    val_views: int = 2_048
+    noise: Noise = field(default_factory=Noise)
+
+    def __post_init__(self) -> None:
+        if self.loss == "chordal" and self.head != "quaternion":
+            raise ValueError(f"loss 'chordal' needs quaternions, head is {self.head!r}: use loss 'geodesic'")
+        if self.batch_size > self.train_views:
+            raise ValueError(
+                f"no batch is full: batch_size {self.batch_size}, train_views {self.train_views}"
+            )
+
+
+QUATERNION_MLP = Config(name="quaternion-mlp", head="quaternion", loss="chordal")
+SIXD_MLP = Config(name="sixd-mlp", head="sixd", loss="geodesic")
+
+
+def train(run: Run, config: Config, *, on_epoch: Callable[[int], object] | None = None) -> None:
+    """Train a network as `config` says and log its curves.
+
+    After every optimiser step it logs `train/loss`, `train/lr`, `train/grad_norm` (before clipping) and, with
+    the quaternion head, `train/quat_norm_drift`; before the first epoch and after each one, `epoch` and the
+    `VALIDATION_METRICS`. Steps count optimiser steps; tensors are logged 0-d and detached.
+
+    Args:
+        run: where to log.
+        config: what to train.
+        on_epoch: told the number of each finished epoch, from 1.
+    """
+    for name, direction in VALIDATION_METRICS.items():
+        run.define(name, direction=direction, step_metric="epoch")
+
+    training = make_views(config.train_views, seed=config.seed, noise=config.noise)
+    validation = make_views(config.val_views, seed=VALIDATION_SEED, noise=config.noise)
+    net = build(config)
+    weights = list(net.parameters())
+    optimizer = torch.optim.AdamW(weights, lr=config.lr, weight_decay=config.weight_decay, fused=True)
+    total_steps = config.epochs * (config.train_views // config.batch_size)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: lr_factor(step, total_steps))
+    order = torch.Generator().manual_seed(config.seed)
+
+    step = 0
+    run.log({"epoch": 0, **evaluate(net, validation, config.loss)}, step=step)
+    for epoch in range(1, config.epochs + 1):
+        for batch in _batches(training, config.batch_size, order):
+            pose = net(batch.features)
+            loss = pose_loss(pose, batch, config.loss)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            grad_norm = torch.nn.utils.clip_grad_norm_(weights, CLIP_NORM)
+            values = {
+                "train/loss": loss.detach(),
+                "train/lr": schedule.get_last_lr()[0],
+                "train/grad_norm": grad_norm,
+            }
+            if config.head == "quaternion":
+                values["train/quat_norm_drift"] = norm_drift(pose.raw.detach())
+            optimizer.step()
+            schedule.step()
+            step += 1
+            run.log(values, step=step)
+        run.log({"epoch": epoch, **evaluate(net, validation, config.loss)}, step=step)
+        if on_epoch is not None:
+            on_epoch(epoch)
+
+
+def build(config: Config) -> PoseNet:
+    """Make the network with weights drawn by `config.seed`; the caller's random state stays as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return PoseNet(width=config.width, depth=config.depth, head=config.head)
+
+
+def lr_factor(step: int, total_steps: int) -> float:
+    """Share of the peak learning rate at a step, from 0: a linear warm-up, then a cosine to 0."""
+    warmup_steps = max(1, round(WARMUP * total_steps))
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+@torch.no_grad()
+def evaluate(net: PoseNet, views: Views, loss: RotationLoss) -> dict[str, Tensor]:
+    """Judge a network on views.
+
+    Returns:
+        The `VALIDATION_METRICS` as 0-d tensors: degrees, shares from 0 to 1, and metres. `val/add_m` is the
+        mean over the views.
+    """
+    pose = net(views.features)
+    truth = quaternion_to_matrix(views.quaternion)
+    degrees = geodesic_angle(pose.rotation, truth).rad2deg()
+    return {
+        "val/loss": pose_loss(pose, views, loss),
+        "val/rotation_deg_median": degrees.median(),
+        "val/rotation_under_5deg": (degrees < 5).float().mean(),
+        "val/rotation_under_10deg": (degrees < 10).float().mean(),
+        "val/translation_m_median": translation_error(pose.translation, views.translation).median(),
+        "val/add_m": average_distance(pose.rotation, pose.translation, truth, views.translation).mean(),
+    }
+
+
+def _batches(views: Views, size: int, order: torch.Generator) -> Iterator[Views]:
+    count = len(views) // size
+    shuffled = torch.randperm(len(views), generator=order)[: count * size]
+    for chosen in shuffled.view(count, size).unbind():
+        yield Views(views.features[chosen], views.quaternion[chosen], views.translation[chosen])
