@@ -64,9 +64,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         if self.parquet_profile not in ("compact", "portable"):
-            raise InvalidInputError(
-                f"parquet_profile must be 'compact' or 'portable', got {self.parquet_profile!r}"
-            )
+            raise InvalidInputError(f"parquet_profile must be 'compact' or 'portable', got {self.parquet_profile!r}")
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, int | float) and not isinstance(value, bool) and not value > 0:

@@ -82,6 +82,4 @@ def storage_error(action: str, path: Path, error: OSError) -> StorageError:
             "or mend its permissions"
         )
     remedy = "free space on that disk" if name in {"ENOSPC", "EDQUOT"} else "check that disk"
-    return StorageError(
-        f"cannot {action} at {path}: {error.strerror or error}; {remedy}, writing goes on by itself"
-    )
+    return StorageError(f"cannot {action} at {path}: {error.strerror or error}; {remedy}, writing goes on by itself")

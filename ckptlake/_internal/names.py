@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 from urllib.parse import unquote
 
 from ckptlake.errors import InvalidInputError
@@ -72,7 +73,7 @@ def as_directory(name: str) -> str:
     return encoded
 
 
-def flatten(nested: Mapping[object, object], separator: str, kind: str) -> dict[str, object]:
+def flatten(nested: Mapping[Any, object], separator: str, kind: str) -> dict[str, object]:
     """Return a flat dict whose keys join the keys of nested mappings by `separator`.
 
     An empty nested mapping stays as a value, so nothing disappears.
@@ -91,9 +92,7 @@ def flatten(nested: Mapping[object, object], separator: str, kind: str) -> dict[
     return flat
 
 
-def _walk(
-    nested: Mapping[object, object], separator: str, kind: str, prefix: str
-) -> Iterator[tuple[str, object]]:
+def _walk(nested: Mapping[object, object], separator: str, kind: str, prefix: str) -> Iterator[tuple[str, object]]:
     for key, value in nested.items():
         name = prefix + check_name(f"a {kind}'s name", _as_key(key))
         if isinstance(value, Mapping) and value:

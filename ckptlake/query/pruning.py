@@ -128,9 +128,7 @@ def _both(known: Bound | OneOf | None, more: Bound | OneOf) -> Bound | OneOf:
         return more
     if isinstance(known, OneOf):
         return known
-    return Bound(
-        more.low if more.low is not None else known.low, more.high if more.high is not None else known.high
-    )
+    return Bound(more.low if more.low is not None else known.low, more.high if more.high is not None else known.high)
 
 
 def _read(condition: Node, ref: Node, values: Mapping[str, object]) -> tuple[str, Bound | OneOf] | None:

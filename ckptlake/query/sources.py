@@ -156,9 +156,7 @@ class _FileCache:
 
     def rows(self, snapshot: Snapshot) -> pa.Table:
         known = self._files
-        found = {
-            path: known[path] if path in known else read_file(Path(path), self._spec) for path in snapshot.paths()
-        }
+        found = {path: known[path] if path in known else read_file(Path(path), self._spec) for path in snapshot.paths()}
         self._files = found
         return pa.concat_tables([self._spec.schema.empty_table(), *found.values()])
 

@@ -44,11 +44,9 @@ class Points:
             return len(np.unique(step)) < len(step)
         single = all(len(keyset) == 1 for keyset in self.keysets)
         keys = np.stack([step, self.keyset_index.astype(np.int64) if single else np.zeros_like(step)])
-        return np.unique(keys, axis=1).shape[1] < len(step)
+        return bool(np.unique(keys, axis=1).shape[1] < len(step))
 
-    def blocks(
-        self, stream: Stream, step: npt.NDArray[np.int64], ts_us: npt.NDArray[np.int64]
-    ) -> Iterator[Block]:
+    def blocks(self, stream: Stream, step: npt.NDArray[np.int64], ts_us: npt.NDArray[np.int64]) -> Iterator[Block]:
         """Yield the points in blocks of at most a million."""
         sizes = np.array([len(keyset) for keyset in self.keysets], dtype=np.int64)[self.keyset_index]
         ends = np.cumsum(sizes)
@@ -85,7 +83,9 @@ def read_points(frame: object, step: str, ts: str) -> Points:
     names = [name for name in table.column_names if name not in (step, ts)]
     if set(names) == {"metric", "value"} and _is_text(table.column("metric").type):
         return _long(table, steps, times)
-    return _wide({check_name("a metric's name", name): _values(table.column(name), name) for name in names}, steps, times)
+    return _wide(
+        {check_name("a metric's name", name): _values(table.column(name), name) for name in names}, steps, times
+    )
 
 
 def _as_table(frame: object) -> pa.Table:
@@ -200,7 +200,7 @@ def _wide(
     if not any(column.null_count for column in columns.values()):
         return Points([names], np.zeros(num_rows, dtype=np.int32), step, ts, matrix.ravel())
     present = np.stack([column.is_valid().to_numpy() for column in columns.values()], axis=1)
-    patterns, index = np.unique(present, axis=0, return_inverse=True)
+    patterns, pattern_index = np.unique(present, axis=0, return_inverse=True)
     if len(patterns) > _MOST_PATTERNS:
         row, metric = np.nonzero(present)
         singles: list[Keyset] = [(name,) for name in names]
@@ -208,7 +208,7 @@ def _wide(
             singles, metric.astype(np.int32), _at(step, row), _at(ts, row), np.ascontiguousarray(matrix[present])
         )
     keysets = [tuple(name for name, on in zip(names, pattern, strict=True) if on) for pattern in patterns]
-    return Points(keysets, index.reshape(-1).astype(np.int32), step, ts, matrix[present])
+    return Points(keysets, pattern_index.reshape(-1).astype(np.int32), step, ts, matrix[present])
 
 
 def _long(table: pa.Table, step: npt.NDArray[np.int64] | None, ts: npt.NDArray[np.int64] | None) -> Points:

@@ -139,9 +139,7 @@ def git_state(directory: Path, *, timeout_s: float = 10.0) -> GitState | None:
     except FileNotFoundError:
         logger.info("the Git state of %s is not recorded: there is no git on PATH", directory)
     except subprocess.TimeoutExpired:
-        logger.warning(
-            "the Git state of %s is not recorded: git gave no answer within %g s", directory, timeout_s
-        )
+        logger.warning("the Git state of %s is not recorded: git gave no answer within %g s", directory, timeout_s)
     except subprocess.CalledProcessError as error:
         reason = " ".join(error.stderr.decode(errors="replace").split())
         # A broken link to a repository says "not a git repository" too, but not "(or any ...".
@@ -292,9 +290,7 @@ def _redacted_words(words: Sequence[str]) -> Iterator[str]:
             value_is_next = False
             yield REDACTED
             continue
-        value_is_next = (
-            _OPTION.fullmatch(word) is not None and not word.startswith("--no-") and _names_a_secret(word)
-        )
+        value_is_next = _OPTION.fullmatch(word) is not None and not word.startswith("--no-") and _names_a_secret(word)
         yield _redacted_word(word)
 
 

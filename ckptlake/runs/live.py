@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -126,5 +125,3 @@ def _order(name: SegmentName) -> tuple[str, int]:
 def _frozen(segment: _Segment) -> _Segment:
     """Return the segment as it is now; what is decoded later does not show in it."""
     return _Segment(segment.name, segment.offset, segment.inode, segment.frames, segment.merged)
-
-

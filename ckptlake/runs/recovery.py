@@ -134,7 +134,7 @@ def _by_writer(segments: list[SegmentContents]) -> dict[str, list[SegmentContent
 
 def _killed_rows(writer: str, segments: list[SegmentContents]) -> list[tuple[str, dict[str, object]]]:
     """Return a `killed` event for each run that was open when `writer` died, at its last sign of life."""
-    open_runs = {run: 0 for run in segments[0].header.open_runs}
+    open_runs = dict.fromkeys(segments[0].header.open_runs, 0)
     last_us = 0
     for segment in segments:
         for _, packed in segment.frames:
@@ -172,7 +172,5 @@ def _quarantine(layout: Layout, path: Path, offset: int, damage: str) -> Path:
     place.write_bytes(path.read_bytes()[offset:])
     note = {"segment": path.name, "from_byte": offset, "size_bytes": place.stat().st_size, "damage": damage}
     place.with_name(f"{place.name}.json").write_text(json.dumps(note, indent=2))
-    logger.warning(
-        "%s: %s; the frames before it are recovered, the rest is set aside in %s", path.name, damage, place
-    )
+    logger.warning("%s: %s; the frames before it are recovered, the rest is set aside in %s", path.name, damage, place)
     return place

@@ -9,7 +9,7 @@ import traceback
 import weakref
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any
@@ -18,7 +18,7 @@ import numpy as np
 
 from ckptlake._internal.names import check_name, check_text, flatten
 from ckptlake.config import Capture
-from ckptlake.errors import InvalidInputError, ParamChangedError, RequirementError, RunClosedError
+from ckptlake.errors import InvalidInputError, ParamChangedError, RequirementError, RunClosedError, StorageError
 from ckptlake.runs.bulk import read_points
 from ckptlake.runs.frames import Keyset, Stream
 from ckptlake.runs.observer import Observer
@@ -125,8 +125,11 @@ class Run:
             return
         if error is None:
             self.finish()
-        else:
+            return
+        try:
             self.fail(error)
+        except StorageError as refusal:
+            error.add_note(f"and the run could not be committed: {refusal}")
 
     @property
     def params(self) -> Mapping[str, TypedValue]:
@@ -182,7 +185,9 @@ class Run:
 
     def _checked(self, metrics: Mapping[str, Any]) -> tuple[Keyset, tuple[Any, ...]]:
         if not isinstance(metrics, Mapping):
-            raise InvalidInputError(f"log takes a dict of metrics by name, got {type(metrics).__name__} {metrics!r:.80}")
+            raise InvalidInputError(
+                f"log takes a dict of metrics by name, got {type(metrics).__name__} {metrics!r:.80}"
+            )
         flat = flatten(metrics, "/", "metric")
         keyset = tuple(flat)
         values = tuple(as_scalar(name, value) for name, value in flat.items())
@@ -282,9 +287,7 @@ class Run:
         self.name = check_name("the run's name", name)
         self._event("renamed", name=name)
 
-    def define(
-        self, metric: str, *, direction: Direction | None = None, step_metric: str | None = None
-    ) -> None:
+    def define(self, metric: str, *, direction: Direction | None = None, step_metric: str | None = None) -> None:
         """Declare which direction of a metric is better and which metric is its x-axis.
 
         Raises:
@@ -380,7 +383,7 @@ class Run:
     def _moment(self) -> datetime:
         with self._lock:
             self._last_us = max(self._writer.clock.now_us(), self._last_us + 1)
-            return datetime.fromtimestamp(0, UTC) + np.timedelta64(self._last_us, "us").astype(object)
+            return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=self._last_us)
 
     def _check_open(self) -> None:
         if self._closed:

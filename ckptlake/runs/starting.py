@@ -55,7 +55,10 @@ class KnownRun:
             row["attempt"],
             int(row["started_at"].timestamp() * 1_000_000),
             max(counted, default=None),
-            {param["key"]: TypedValue(param["kind"], param["number"], param["text"], param["json"]) for param in params},
+            {
+                param["key"]: TypedValue(param["kind"], param["number"], param["text"], param["json"])
+                for param in params
+            },
             frozenset(last_steps),
         )
 
@@ -79,9 +82,7 @@ class RunRequest:
     capture: Capture = field(default_factory=Capture)
 
 
-def plan_start(
-    request: RunRequest, facts: RunFacts, find_requirement: Callable[[str], Requirement | None]
-) -> RunStart:
+def plan_start(request: RunRequest, facts: RunFacts, find_requirement: Callable[[str], Requirement | None]) -> RunStart:
     """Decide how the requested run starts.
 
     Raises:

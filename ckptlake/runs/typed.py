@@ -69,7 +69,7 @@ def _nearest(value: int) -> float | None:
 
 
 def _plain(where: str, value: object) -> Any:
-    if value is None or isinstance(value, bool | int | float) and type(value) in (bool, int, float):
+    if value is None or (isinstance(value, bool | int | float) and type(value) in (bool, int, float)):
         return value
     if isinstance(value, Enum):
         return _plain(where, value.value)

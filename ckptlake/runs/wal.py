@@ -82,9 +82,7 @@ class SegmentHeader:
         if fields["format_version"] > FORMAT_VERSION:
             raise ValueError(f"segment format {fields['format_version']} is newer than this ckptlake reads")
         open_runs = tuple((str(run_id), int(attempt)) for run_id, attempt in fields["open_runs"])
-        return cls(
-            fields["lake_id"], fields["writer"], fields["host"], fields["pid"], fields["first_frame"], open_runs
-        )
+        return cls(fields["lake_id"], fields["writer"], fields["host"], fields["pid"], fields["first_frame"], open_runs)
 
 
 class SegmentWriter:
@@ -185,21 +183,22 @@ class _Reader:
         if rest == 0:
             return None
         if rest < _HEAD.size:
-            return self._stop(f"{rest} bytes of a frame's head")
+            return self._stopped(f"{rest} bytes of a frame's head")
         found, length, checksum, number = _HEAD.unpack_from(self.data, self.offset)
         if found != magic or length > MAX_PAYLOAD_BYTES:
-            return self._stop("no frame where one should begin")
+            return self._stopped("no frame where one should begin")
         start = self.offset + _HEAD.size
         payload = self.data[start : start + length]
         if len(payload) < length:
-            return self._stop(f"{len(payload)} of a frame's {length} bytes")
+            return self._stopped(f"{len(payload)} of a frame's {length} bytes")
         if zlib.crc32(payload, zlib.crc32(_COVERED.pack(length, number))) != checksum:
-            return self._stop(f"frame {number} fails its checksum")
+            return self._stopped(f"frame {number} fails its checksum")
         self.offset = start + length
         return number, payload
 
-    def _stop(self, damage: str) -> None:
+    def _stopped(self, damage: str) -> tuple[int, memoryview] | None:
         self.damage = f"{damage} at byte {self.offset}"
+        return None
 
 
 def read_header(path: Path) -> tuple[SegmentName, SegmentHeader, int]:

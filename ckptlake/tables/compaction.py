@@ -16,8 +16,8 @@ from ckptlake.errors import CommitConflictError
 from ckptlake.tables.delta import CHECKPOINT_INTERVAL, DataFile
 from ckptlake.tables.reading import read_files
 from ckptlake.tables.sorting import sort_rows
-from ckptlake.tables.summaries import merge_summaries
 from ckptlake.tables.store import TableStore
+from ckptlake.tables.summaries import merge_summaries
 
 FILE_ROWS = 4_000_000
 FAN_IN = 16
@@ -53,8 +53,7 @@ def plan_routine(files: Sequence[DataFile]) -> list[list[DataFile]]:
     500 files every partition's small files are merged, fullest partition first.
     """
     if len(files) > CROWDED_FILES:
-        crowded = sorted(plan_all(files), key=len, reverse=True)
-        return crowded
+        return sorted(plan_all(files), key=len, reverse=True)
     groups = []
     for small in _small_files(files).values():
         tiers: dict[int, list[DataFile]] = defaultdict(list)

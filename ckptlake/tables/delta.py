@@ -176,15 +176,11 @@ class DeltaLog:
 
     def _add(self, file: DataFile, data_change: bool) -> AddAction:
         partition = self._partition_values(file)
-        return AddAction(
-            file.path, file.size_bytes, partition, file.modified_ms, data_change, file.stats_json
-        )
+        return AddAction(file.path, file.size_bytes, partition, file.modified_ms, data_change, file.stats_json)
 
     def _remove(self, file: DataFile, data_change: bool) -> RemoveAction:
         now_ms = int(datetime.now(UTC).timestamp() * 1000)
-        return RemoveAction(
-            file.path, data_change, now_ms, file.size_bytes, self._partition_values(file)
-        )
+        return RemoveAction(file.path, data_change, now_ms, file.size_bytes, self._partition_values(file))
 
     def _partition_values(self, file: DataFile) -> dict[str, str | None]:
         return {self._spec.partition_by: file.partition} if self._spec.partition_by else {}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -74,7 +73,7 @@ def publish(files: Iterable[DataFile], root: Path) -> None:
         if not place.parent.is_dir():
             place.parent.mkdir(parents=True, exist_ok=True)
             directories.add(root)
-        os.replace(staged_path(file, root), place)
+        staged_path(file, root).replace(place)
         directories.add(place.parent)
     for directory in directories:
         sync_file(directory)
@@ -131,4 +130,3 @@ def _as_json(scalar: pa.Scalar) -> Any:
     if isinstance(value, str) and len(value) > _LONGEST_TEXT_STATISTIC:
         return None
     return value
-

@@ -85,7 +85,8 @@ def column_array(rows: pa.Table, name: str) -> npt.NDArray[np.int64]:
     column = rows.column(name)
     if pa.types.is_timestamp(column.type):
         column = column.cast(pa.int64())
-    return column.to_numpy().astype(np.int64, copy=False)
+    values: npt.NDArray[np.int64] = column.to_numpy().astype(np.int64, copy=False)
+    return values
 
 
 def split_by_partition(rows: pa.Table, spec: TableSpec) -> Iterator[tuple[str | None, pa.Table]]:
@@ -97,5 +98,7 @@ def split_by_partition(rows: pa.Table, spec: TableSpec) -> Iterator[tuple[str | 
         return
     column = rows.column(spec.partition_by)
     for value in pc.unique(column).to_pylist():
-        mask = pc.equal(column, pa.scalar(value, column.type.value_type if pa.types.is_dictionary(column.type) else column.type))
+        mask = pc.equal(
+            column, pa.scalar(value, column.type.value_type if pa.types.is_dictionary(column.type) else column.type)
+        )
         yield value, rows.filter(mask)

@@ -79,9 +79,7 @@ class TableStore:
             return Snapshot.empty(self.spec, self.path)
         return Snapshot(self.spec, self.path, past.handle.version(), past.actions())
 
-    def append(
-        self, batches: Sequence[Batch], prepare: Callable[[Sequence[Batch]], pa.Table] | None = None
-    ) -> int:
+    def append(self, batches: Sequence[Batch], prepare: Callable[[Sequence[Batch]], pa.Table] | None = None) -> int:
         """Append each batch once: those that are in the table already are passed over.
 
         Args:

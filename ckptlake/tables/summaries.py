@@ -77,7 +77,7 @@ def merge_summaries(rows: pa.Table) -> pa.Table:
     starts = _starts(keyed.column("_curve").to_numpy())
     sizes = np.diff(starts, append=keyed.num_rows)
     first_step, last_step = column_array(keyed, "first_step"), column_array(keyed, "last_step")
-    ends = _first_where(last_step == np.repeat(np.maximum.reduceat(last_step, starts), sizes), starts, sizes)
+    ends = _first_where(last_step == np.repeat(np.maximum.reduceat(last_step, starts), sizes), starts)
     apart = np.concatenate(([True], first_step[1:] > _running_maximum(last_step, starts)[:-1]))
     apart[starts] = True
     unique = keyed.column("steps_unique").to_numpy(zero_copy_only=False).astype(bool) & apart
@@ -110,7 +110,7 @@ def _extreme(
     value: Floats, step: Integers, starts: npt.NDArray[np.intp], sizes: Integers, pick: np.ufunc
 ) -> tuple[Floats, Integers]:
     best = pick.reduceat(value, starts)
-    at = _first_where(value == np.repeat(best, sizes), starts, sizes)
+    at = _first_where(value == np.repeat(best, sizes), starts)
     return value[at], step[at]
 
 
@@ -128,13 +128,11 @@ def _merged_extreme(
     best = np.repeat(pick.reduceat(value, starts), sizes)
     candidates = (value == best) & ~missing
     at_step = np.where(candidates, step, np.iinfo(np.int64).max)
-    first = _first_where(at_step == np.repeat(np.minimum.reduceat(at_step, starts), sizes), starts, sizes)
+    first = _first_where(at_step == np.repeat(np.minimum.reduceat(at_step, starts), sizes), starts)
     return value[first], step[first], np.logical_and.reduceat(missing, starts)
 
 
-def _first_where(
-    flags: npt.NDArray[np.bool_], starts: npt.NDArray[np.intp], sizes: Integers
-) -> npt.NDArray[np.intp]:
+def _first_where(flags: npt.NDArray[np.bool_], starts: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
     """Return for each group the position of its first true flag; every group has one."""
     positions = np.where(flags, np.arange(len(flags)), len(flags))
     return np.minimum.reduceat(positions, starts)
@@ -147,7 +145,8 @@ def _running_maximum(values: Integers, starts: npt.NDArray[np.intp]) -> Integers
     group = np.cumsum(group)
     by_value, inverse = np.unique(values, return_inverse=True)
     keyed = np.maximum.accumulate(group * len(by_value) + inverse)
-    return by_value[keyed % len(by_value)]
+    running: Integers = by_value[keyed % len(by_value)]
+    return running
 
 
 def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:

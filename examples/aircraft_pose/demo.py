@@ -141,9 +141,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m examples.aircraft_pose.demo", description=_PURPOSE)
     parser.add_argument("--lake", type=Path, required=True, help="directory of the lake, made if missing")
     parser.add_argument("--epochs", type=_positive, default=SIXD_MLP.epochs, help="default: %(default)s")
-    parser.add_argument(
-        "--seeds", type=_positive, default=3, help="runs a configuration, default: %(default)s"
-    )
+    parser.add_argument("--seeds", type=_positive, default=3, help="runs a configuration, default: %(default)s")
     return parser
 
 

@@ -40,9 +40,7 @@ def translation_error(translation: Tensor, truth: Tensor) -> Tensor:
     return _length(translation - truth)
 
 
-def average_distance(
-    rotation: Tensor, translation: Tensor, true_rotation: Tensor, true_translation: Tensor
-) -> Tensor:
+def average_distance(rotation: Tensor, translation: Tensor, true_rotation: Tensor, true_translation: Tensor) -> Tensor:
     """ADD: mean distance between the keypoints under the predicted and under the true pose.
 
     Hinterstoisser et al., "Model Based Training, Detection and Pose Estimation of Texture-Less 3D Objects in

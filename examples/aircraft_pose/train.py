@@ -77,9 +77,7 @@ class Config:
         if self.loss == "chordal" and self.head != "quaternion":
             raise ValueError(f"loss 'chordal' needs quaternions, head is {self.head!r}: use loss 'geodesic'")
         if self.batch_size > self.train_views:
-            raise ValueError(
-                f"no batch is full: batch_size {self.batch_size}, train_views {self.train_views}"
-            )
+            raise ValueError(f"no batch is full: batch_size {self.batch_size}, train_views {self.train_views}")
 
 
 QUATERNION_MLP = Config(name="quaternion-mlp", head="quaternion", loss="chordal")
