@@ -49,8 +49,8 @@ def open(path: str | os.PathLike[str] | None = None, *, create: bool = True, set
 
     >>> import ckptlake, tempfile
     >>> lake = ckptlake.open(tempfile.mkdtemp())
-    >>> lake.sql("select count(*) from runs").fetchone()
-    (0,)
+    >>> lake.sql("select count(*) from runs").fetchall()
+    [(0,)]
     """
     root = Path(path if path is not None else os.environ.get(ENVIRONMENT_VARIABLE) or "lake").expanduser().absolute()
     identity = create_lake(root) if create else read_identity(root)

@@ -138,7 +138,8 @@ def _create(cursor: DuckDBPyConnection, name: str, text: str) -> None:
 
 def _fetch(cursor: DuckDBPyConnection, query: str, values: Mapping[str, object]) -> pa.Table:
     try:
-        return cursor.execute(query, dict(values) or None).to_arrow_table()
+        relation = cursor.sql(query, params=dict(values) or None)
+        return relation.to_arrow_table() if relation is not None else pa.table({})
     except duckdb.Error as error:
         raise QueryError(_explained(str(error))) from error
 

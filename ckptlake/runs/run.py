@@ -70,8 +70,8 @@ class Run:
     >>> with lake.run(experiment="doc", params={"lr": 0.1}) as run:
     ...     for step in range(3):
     ...         run.log({"train/loss": 1.0 / (step + 1)}, step=step)
-    >>> lake.sql("select last from summaries where metric = 'train/loss'").fetchone()
-    (0.3333333333333333,)
+    >>> lake.sql("select last from summaries where metric = 'train/loss'").fetchall()
+    [(0.3333333333333333,)]
     """
 
     def __init__(self, writer: Writer, start: RunStart, lake_path: Path) -> None:
