@@ -10,8 +10,8 @@ import errno
 import os
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from ckptlake.errors import StorageError
@@ -42,12 +42,11 @@ def exclusive(path: Path, timeout_s: float) -> Iterator[None]:
     Raises:
         StorageError: somebody has held it for `timeout_s` seconds.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        _wait(descriptor, path, timeout_s)
-        yield
-    finally:
-        os.close(descriptor)
+    with closing(attempts(path, timeout_s)) as tries:
+        for held in tries:
+            if held:
+                yield
+                return
 
 
 @contextmanager
@@ -60,14 +59,27 @@ def exclusive_if_free(path: Path) -> Iterator[bool]:
         os.close(descriptor)
 
 
-def _wait(descriptor: int, path: Path, timeout_s: float) -> None:
+def attempts(path: Path, timeout_s: float) -> Generator[bool, None, None]:
+    """Yield whether the lock file at `path` is held now, trying on until it is or the caller stops.
+
+    Close the iteration to give the lock up.
+
+    Raises:
+        StorageError: somebody has held it for `timeout_s` seconds.
+    """
     deadline = time.monotonic() + timeout_s
-    pause = 0.0005
-    while not try_lock(descriptor):
-        if time.monotonic() > deadline:
-            raise StorageError(
-                f"the lock {path} has been held for {timeout_s:.0f} s; if no process writes to this lake, "
-                "delete that file and try again"
-            )
-        time.sleep(pause)
-        pause = min(pause * 1.5, 0.01)
+    pause_s = 0.0005
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        while not try_lock(descriptor):
+            if time.monotonic() > deadline:
+                raise StorageError(
+                    f"the lock {path} has been held for {timeout_s:.0f} s; if no process writes to this lake, "
+                    "delete that file and try again"
+                )
+            yield False
+            time.sleep(pause_s)
+            pause_s = min(pause_s * 1.5, 0.01)
+        yield True
+    finally:
+        os.close(descriptor)

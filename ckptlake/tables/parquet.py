@@ -66,14 +66,18 @@ def write_staged(
 
 
 def publish(files: Iterable[DataFile], root: Path) -> None:
-    """Move staged files to their places and make their names durable."""
+    """Move staged files to their places and make their names durable; a file in its place stays there."""
     directories = set()
     for file in files:
         place = root / file.path
         if not place.parent.is_dir():
             place.parent.mkdir(parents=True, exist_ok=True)
             directories.add(root)
-        staged_path(file, root).replace(place)
+        try:
+            staged_path(file, root).replace(place)
+        except FileNotFoundError:
+            if not place.exists():
+                raise
         directories.add(place.parent)
     for directory in directories:
         sync_file(directory)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,16 +11,18 @@ from pathlib import Path
 import pyarrow as pa
 
 from ckptlake._internal.files import storage_errors
-from ckptlake._internal.locks import exclusive
+from ckptlake._internal.locks import attempts, exclusive
 from ckptlake.config import Settings
 from ckptlake.errors import CommitConflictError, InvalidInputError
 from ckptlake.tables.delta import DataFile, DeltaLog
+from ckptlake.tables.offers import Offer, post, read_offers
 from ckptlake.tables.parquet import discard, publish, write_staged
 from ckptlake.tables.schemas import TableSpec
 from ckptlake.tables.snapshot import Snapshot
 from ckptlake.tables.sorting import sort_rows, split_by_partition
 
 MAINTENANCE_APP = "ckptlake-compact"
+_COMMIT_LOCK = ".commit.lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,31 +99,80 @@ class TableStore:
         with storage_errors(f"write the table {self.name!r}", self.path):
             self.log.create()
             while True:
-                version, pending = self._pending(batches)
+                version, reached, pending = self._pending(batches)
                 if not pending:
                     return version
                 staged = self.stage(prepare(pending) if prepare else self._sorted(pending))
-                with self.exclusive():
-                    if len(self._pending(pending)[1]) < len(pending):
-                        discard(staged, self.path)
-                        continue
-                    publish(staged, self.path)
-                    last = {batch.writer: batch.number for batch in pending}
-                    return self.log.commit(staged, (), last, operation="append", data_change=True)
+                last = {batch.writer: batch.number for batch in pending}
+                offer = Offer(tuple(staged), {writer: reached[writer] for writer in last}, last)
+                try:
+                    if (committed := self._commit_offer(offer)) is not None:
+                        return committed
+                finally:
+                    discard(staged, self.path)
+
+    def _commit_offer(self, offer: Offer) -> int | None:
+        """Commit an offer, or have it committed by the lock's holder; None if it no longer fits."""
+        posted: Path | None = None
+        try:
+            with closing(attempts(self.path / _COMMIT_LOCK, self._settings.lock_timeout_s)) as tries:
+                for held in tries:
+                    if held:
+                        return self._commit_group(offer)
+                    if posted is None:
+                        posted = post(offer, self.path)
+                    elif not posted.exists():
+                        return self._version_reaching(offer)
+        finally:
+            if posted is not None:
+                posted.unlink(missing_ok=True)
+        return None
+
+    def _commit_group(self, own: Offer) -> int | None:
+        with self.log.held():
+            if not self._fits(own):
+                return None
+            publish(own.files, self.path)
+            files, last, taken = list(own.files), dict(own.last), []
+            for place, offer in read_offers(self.path).items():
+                if not last.keys() & offer.last.keys() and self._fits(offer) and self._publish_if_staged(offer):
+                    files += offer.files
+                    last |= offer.last
+                    taken.append(place)
+            version = self.log.commit(files, (), last, operation="append", data_change=True)
+        for place in taken:
+            place.unlink(missing_ok=True)
+        return version
+
+    def _publish_if_staged(self, offer: Offer) -> bool:
+        """Publish an offer's files, or return False if its writer has given it up meanwhile."""
+        try:
+            publish(offer.files, self.path)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _fits(self, offer: Offer) -> bool:
+        return all(self.log.transaction_version(writer) == number for writer, number in offer.reached.items())
+
+    def _version_reaching(self, offer: Offer) -> int | None:
+        with self.log.held() as version:
+            reached = all(self.log.transaction_version(writer) >= number for writer, number in offer.last.items())
+            return version if reached else None
 
     def _sorted(self, batches: Sequence[Batch]) -> pa.Table:
         return sort_rows(pa.concat_tables(batch.rows for batch in batches), self.spec)
 
-    def _pending(self, batches: Sequence[Batch]) -> tuple[int, list[Batch]]:
-        """Return the newest version and the batches that are not in it, the first of each number."""
+    def _pending(self, batches: Sequence[Batch]) -> tuple[int, dict[str, int], list[Batch]]:
+        """Return the newest version, each writer's last frame in it, and the batches that are not in it."""
         with self.log.held() as version:
             reached = {writer: self.log.transaction_version(writer) for writer in {b.writer for b in batches}}
-        pending = []
+        passed, pending = dict(reached), []
         for batch in batches:
-            if batch.number > reached[batch.writer]:
-                reached[batch.writer] = batch.number
+            if batch.number > passed[batch.writer]:
+                passed[batch.writer] = batch.number
                 pending.append(batch)
-        return version, pending
+        return version, reached, pending
 
     def stage(self, rows: pa.Table) -> list[DataFile]:
         """Write sorted rows as invisible files, one a partition, for `append` or `replace`."""
@@ -173,7 +224,7 @@ class TableStore:
 
     def exclusive(self) -> AbstractContextManager[None]:
         """Hold the table's commit lock for the block; it spares retries, correctness does not need it."""
-        return exclusive(self.path / ".commit.lock", self._settings.lock_timeout_s)
+        return exclusive(self.path / _COMMIT_LOCK, self._settings.lock_timeout_s)
 
 
 def check_as_of(as_of: object) -> int | datetime | None:
