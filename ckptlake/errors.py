@@ -18,6 +18,7 @@
     │   └── ReadOnlyLakeError
     ├── CommitConflictError    another process changed the same rows first
     ├── DamagedSegmentError    a write-ahead segment whose header cannot be read
+    ├── DamagedTableError      a table's log or files cannot be read
     ├── UnreadableTensorError  a device failed while a logged tensor was read from it
     └── QueryError             DuckDB refused a query
 """
@@ -87,6 +88,10 @@ class CommitConflictError(CkptlakeError):
 
 class DamagedSegmentError(CkptlakeError):
     """A write-ahead segment whose header cannot be read."""
+
+
+class DamagedTableError(CkptlakeError):
+    """A table whose log or files cannot be read; the message names the file."""
 
 
 class UnreadableTensorError(CkptlakeError):

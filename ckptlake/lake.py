@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from ckptlake._internal.names import check_experiment
 from ckptlake.config import Capture, Settings
@@ -43,6 +44,7 @@ def open(path: str | os.PathLike[str] | None = None, *, create: bool = True, set
         settings: how it is written and looked after.
 
     Raises:
+        InvalidInputError: the path holds a percent-encoded character, such as ``%20``.
         NotALakeError: the directory holds something else, or no lake and `create` is false.
         LakeFormatError: the lake was written by a newer ckptlake.
         ReadOnlyLakeError: a new lake's directory cannot be written.
@@ -53,6 +55,11 @@ def open(path: str | os.PathLike[str] | None = None, *, create: bool = True, set
     [(0,)]
     """
     root = Path(path if path is not None else os.environ.get(ENVIRONMENT_VARIABLE) or "lake").expanduser().absolute()
+    if unquote(str(root)) != str(root):
+        raise InvalidInputError(
+            f"the path {root} holds a percent-encoded character, which the Delta library would decode: give the "
+            "lake a directory without it"
+        )
     identity = create_lake(root) if create else read_identity(root)
     return Lake(root, identity, settings or Settings())
 

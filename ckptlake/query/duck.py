@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import duckdb
@@ -32,7 +33,6 @@ _SIMPLE_VIEWS = {
     "definitions": views.definitions,
     "experiments": views.experiments,
 }
-_EXPERIMENTS_NEED = ("runs",)
 
 
 class Engine:
@@ -109,12 +109,14 @@ def install_views(cursor: DuckDBPyConnection, sources: Sources, wanted: frozense
 
 
 def _install_points(cursor: DuckDBPyConnection, sources: Sources) -> None:
-    variable = views.FILES_VARIABLE.format(table=METRICS.name)
-    live = sources.live_points
-    if sources.files:
-        cursor.execute(f"SET VARIABLE {variable} = $1", [[escape_glob(path) for path in sources.files]])
-    cursor.register(f"{METRICS.name}_live", live if live is not None else METRICS.schema.empty_table())
-    text = views.rows_from_files(METRICS, has_files=bool(sources.files), has_live=live is not None)
+    files, live = sources.files, sources.live_points
+    if files:
+        cursor.execute(f"SET VARIABLE {views.FILES_VARIABLE} = $1", [[escape_glob(path) for path in files]])
+    cursor.register("metrics_live", live if live is not None else METRICS.schema.empty_table())
+    root_looks_partitioned = bool(files) and "=" in str(Path(files[0]).parent.parent)
+    text = views.point_rows(
+        has_files=bool(files), has_live=live is not None, root_looks_partitioned=root_looks_partitioned
+    )
     _create(cursor, "metrics_raw", text)
 
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ckptlake.query.names import literal, quote
-from ckptlake.tables.schemas import METRICS, TableSpec
+from ckptlake.tables.schemas import METRICS
 
-FILES_VARIABLE = "ckptlake_{table}_files"
+FILES_VARIABLE = "ckptlake_metrics_files"
 _PLACE = "attempt::HUGEINT * 18446744073709551616::HUGEINT + epoch_us(ts)"
 _POINT = ", ".join(METRICS.schema.names)
 
@@ -48,16 +48,22 @@ _LATEST_RUN_COLUMNS = (
 )
 
 
-def rows_from_files(spec: TableSpec, *, has_files: bool, has_live: bool) -> str:
-    """Return a query for the rows of a table kept in files, together with its live rows."""
-    columns = ", ".join(spec.schema.names)
-    partitioned = ", hive_partitioning=true, hive_types_autocast=false" if spec.partition_by else ""
-    variable = FILES_VARIABLE.format(table=spec.name)
+def point_rows(*, has_files: bool, has_live: bool, root_looks_partitioned: bool) -> str:
+    """Return a query for all points, in files and live.
+
+    DuckDB reads `name=value` in any part of a path as a partition. Where the lake's own path has such a part,
+    it could shadow a column, so there the experiment is taken from the file's name instead.
+    """
+    source = f"read_parquet(getvariable({literal(FILES_VARIABLE)}), hive_types_autocast=false, hive_partitioning="
     parts = []
-    if has_files:
-        parts.append(f"SELECT {columns} FROM read_parquet(getvariable({literal(variable)}){partitioned})")
+    if has_files and not root_looks_partitioned:
+        parts.append(f"SELECT {_POINT} FROM {source}true)")
+    elif has_files:
+        experiment = "url_decode(regexp_extract(filename, '/experiment=([^/]*)/[^/]*$', 1)) AS experiment"
+        columns = ", ".join([experiment, *METRICS.file_schema.names])
+        parts.append(f"SELECT {columns} FROM {source}false, filename=true)")
     if has_live or not has_files:
-        parts.append(f"SELECT {columns} FROM {spec.name}_live")
+        parts.append(f"SELECT {_POINT} FROM metrics_live")
     return " UNION ALL ".join(parts)
 
 

@@ -8,7 +8,6 @@ import threading
 import traceback
 import weakref
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -17,45 +16,18 @@ from typing import Any
 import numpy as np
 
 from ckptlake._internal.names import check_name, check_text, flatten
-from ckptlake.config import Capture
 from ckptlake.errors import InvalidInputError, ParamChangedError, RequirementError, RunClosedError, StorageError
 from ckptlake.runs.bulk import read_points
 from ckptlake.runs.frames import Keyset, Stream
 from ckptlake.runs.observer import Observer
-from ckptlake.runs.requirements import Requirement
 from ckptlake.runs.scalars import as_scalar, as_step
+from ckptlake.runs.starting import RunStart
 from ckptlake.runs.typed import TypedValue, typed_params, typed_tags
 from ckptlake.runs.writer import Writer
 from ckptlake.types import Direction, RunStatus
 
 _STEP_MIN, _STEP_MAX = -(2**63), 2**63 - 1
 _started: weakref.WeakSet[Run] = weakref.WeakSet()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunStart:
-    """Everything decided about a run before its first row.
-
-    Attributes:
-        event: ``created``, ``resumed`` after an end, or ``joined`` beside a process that has it open.
-        first_step: what a `log` call without a step counts from.
-        params: params the run has already.
-        logged_metrics: metrics the run has already.
-    """
-
-    run_id: str
-    name: str
-    experiment: str
-    attempt: int = 1
-    event: str = "created"
-    parent_run_id: str | None = None
-    forked_from: tuple[str, int] | None = None
-    first_step: int = 0
-    started_us: int | None = None
-    params: Mapping[str, TypedValue] = field(default_factory=dict)
-    logged_metrics: frozenset[str] = frozenset()
-    requirement: Requirement | None = None
-    capture: Capture = field(default_factory=Capture)
 
 
 class Run:

@@ -11,12 +11,37 @@ from ckptlake._internal.names import check_experiment, check_name
 from ckptlake.config import Capture
 from ckptlake.errors import InvalidInputError, RunExistsError, RunNotFoundError
 from ckptlake.runs.requirements import Requirement
-from ckptlake.runs.run import RunStart
 from ckptlake.runs.scalars import as_step
 from ckptlake.runs.typed import TypedValue
 from ckptlake.types import RunStatus
 
 DEFAULT_EXPERIMENT = "default"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStart:
+    """Everything decided about a run before its first row.
+
+    Attributes:
+        event: ``created``, ``resumed`` after an end, or ``joined`` beside a process that has it open.
+        first_step: what a `log` call without a step counts from.
+        params: params the run has already.
+        logged_metrics: metrics the run has already.
+    """
+
+    run_id: str
+    name: str
+    experiment: str
+    attempt: int = 1
+    event: str = "created"
+    parent_run_id: str | None = None
+    forked_from: tuple[str, int] | None = None
+    first_step: int = 0
+    started_us: int | None = None
+    params: Mapping[str, TypedValue] = field(default_factory=dict)
+    logged_metrics: frozenset[str] = frozenset()
+    requirement: Requirement | None = None
+    capture: Capture = field(default_factory=Capture)
 
 
 @dataclass(frozen=True, slots=True)

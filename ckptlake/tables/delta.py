@@ -18,7 +18,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from deltalake.transaction import AddAction, RemoveAction
 
 from ckptlake._internal.files import sync_directory, sync_file
-from ckptlake.errors import CommitConflictError, StorageError, VersionNotFoundError
+from ckptlake.errors import CommitConflictError, DamagedTableError, StorageError, VersionNotFoundError
 from ckptlake.tables.schemas import TableSpec
 
 CHECKPOINT_INTERVAL = 100
@@ -89,8 +89,17 @@ class DeltaLog:
                     return -1
                 self._handle, self._checkpoint_mark = handle, mark
             elif self._entry(self._handle.version() + 1).exists():
-                self._handle.update_incremental()
+                try:
+                    self._handle.update_incremental()
+                except DeltaError as error:
+                    raise self._damaged(error) from error
             return self._handle.version()
+
+    def _damaged(self, error: DeltaError) -> DamagedTableError:
+        return DamagedTableError(
+            f"the log of table {self._spec.name!r} at {self.directory} cannot be read: {error}; restore that "
+            "folder from a copy"
+        )
 
     def _open(self) -> DeltaTable | None:
         if not self.directory.is_dir():
@@ -99,6 +108,8 @@ class DeltaLog:
             return DeltaTable(self.root)
         except TableNotFoundError:
             return None
+        except DeltaError as error:
+            raise self._damaged(error) from error
 
     def _mark(self) -> tuple[int, int] | None:
         try:

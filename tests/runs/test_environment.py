@@ -618,7 +618,7 @@ class TestCapture:
     def test_packages_by_normalised_name(self) -> None:
         packages = capture(Path.cwd(), git=False).packages
         assert packages["pytest"] == pytest.__version__
-        assert packages["typing-extensions"] == importlib.metadata.version("typing_extensions")
+        assert packages["psutil"] == importlib.metadata.version("psutil")
         assert list(packages) == sorted(packages)
         assert all(name == name.lower() and "_" not in name for name in packages)
 
