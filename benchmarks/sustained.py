@@ -17,6 +17,9 @@ import ckptlake
 from benchmarks.data import METRIC_COUNT, METRIC_NAMES, NOTHING, run_frame
 from benchmarks.harness import Context, Row, Target
 
+Work = tuple[Callable[[], None], Callable[[], None]]
+"""What is clocked, and what closes it afterwards."""
+
 
 def run(context: Context) -> list[Row]:
     """Return the rows of this benchmark."""
@@ -68,44 +71,47 @@ def run(context: Context) -> list[Row]:
     ]
 
 
-def _clocked(write: Callable[[Path], Callable[[], None]], to: Path) -> tuple[float, float]:
+def _clocked(write: Callable[[Path], Work], to: Path) -> tuple[float, float]:
     """Return wall and CPU seconds of writing; `write` prepares and returns what is to be clocked."""
-    work = write(to)
+    work, close = write(to)
     cpu_before, before = time.process_time(), time.perf_counter()
     work()
-    return time.perf_counter() - before, time.process_time() - cpu_before
+    spent = time.perf_counter() - before, time.process_time() - cpu_before
+    close()
+    return spent
 
 
-def _open_run(to: Path) -> ckptlake.Run:
-    run = ckptlake.open(to).run("bench", capture=NOTHING)
+def _open_run(to: Path) -> tuple[ckptlake.Run, Callable[[], None]]:
+    lake = ckptlake.open(to)
+    run = lake.run("bench", capture=NOTHING)
     run.log({"ready": 1.0}, step=0)
     run.flush()
-    return run
+    return run, lake.close
 
 
-def _log_frames(to: Path, frames: list[pl.DataFrame]) -> Callable[[], None]:
-    run = _open_run(to)
+def _log_frames(to: Path, frames: list[pl.DataFrame]) -> Work:
+    run, close = _open_run(to)
 
     def work() -> None:
         for frame in frames:
             run.log_frame(frame)
         run.flush()
 
-    return work
+    return work, close
 
 
-def _log_calls(to: Path, calls: list[dict[str, float]]) -> Callable[[], None]:
-    run = _open_run(to)
+def _log_calls(to: Path, calls: list[dict[str, float]]) -> Work:
+    run, close = _open_run(to)
 
     def work() -> None:
         for step, metrics in enumerate(calls):
             run.log(metrics, step)
         run.flush()
 
-    return work
+    return work, close
 
 
-def _write_file(to: Path, frames: list[pl.DataFrame]) -> Callable[[], None]:
+def _write_file(to: Path, frames: list[pl.DataFrame]) -> Work:
     def work() -> None:
         with to.open("wb") as file:
             for frame in frames:
@@ -114,10 +120,10 @@ def _write_file(to: Path, frames: list[pl.DataFrame]) -> Callable[[], None]:
                 frame.select(METRIC_NAMES).to_numpy().tofile(file)
             os.fsync(file.fileno())
 
-    return work
+    return work, to.unlink
 
 
-def _insert(to: Path, frame: pl.DataFrame) -> Callable[[], None]:
+def _insert(to: Path, frame: pl.DataFrame) -> Work:
     connection = sqlite3.connect(to, isolation_level=None)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
@@ -133,6 +139,5 @@ def _insert(to: Path, frame: pl.DataFrame) -> Callable[[], None]:
             connection.execute("BEGIN")
             connection.executemany("INSERT INTO metrics VALUES (?, ?, ?, ?, ?)", rows[start : start + 10_000])
             connection.execute("COMMIT")
-        connection.close()
 
-    return work
+    return work, connection.close

@@ -56,7 +56,7 @@ class Settings:
     commit_interval_s: float = 60.0
     commit_points: int = 2_000_000
     max_pending_points: int = 4_000_000
-    max_pending_calls: int = 1_000_000
+    max_pending_calls: int = 200_000
     lock_timeout_s: float = 120.0
     parquet_profile: Literal["compact", "portable"] = "compact"
     auto_compact: bool = True

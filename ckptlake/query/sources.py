@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -48,6 +49,8 @@ class Sources:
     live_points: pa.Table | None = None
     repeated_curves: pa.Table | None = None
 
+
+logger = logging.getLogger(__name__)
 
 RunPoints = Callable[[Sources], pa.Table]
 """Returns all points of sources with the newest of each repeated step."""
@@ -105,6 +108,7 @@ class SourceReader:
                 merged = self._with_exact(key, merged, repeated, points, live_points)
             rows[SUMMARIES.name] = merged
         num_files = points.num_files if points is not None else 0
+        logger.debug("the question needs %d of %d files of points", len(files), num_files)
         return Sources(rows, files, num_files, live_points, repeated)
 
     def _moments(self, tables: Iterable[str], as_of: int | datetime | None) -> dict[str, int | datetime | None]:
@@ -165,15 +169,14 @@ class _SummaryCache:
     """The summaries of a table merged to one row a curve, kept current by merging in what is new."""
 
     def __init__(self) -> None:
-        self._paths: frozenset[str] = frozenset()
-        self._merged = SUMMARIES.schema.empty_table()
+        self._known: tuple[frozenset[str], pa.Table] = (frozenset(), SUMMARIES.schema.empty_table())
 
     def rows(self, snapshot: Snapshot) -> pa.Table:
-        paths, known, merged = frozenset(snapshot.paths()), self._paths, self._merged
+        paths, (known, merged) = frozenset(snapshot.paths()), self._known
         if not known <= paths:
             known, merged = frozenset(), SUMMARIES.schema.empty_table()
         fresh = [read_file(Path(path), SUMMARIES) for path in sorted(paths - known)]
         if fresh:
             merged = merge_summaries(pa.concat_tables([merged, *fresh]))
-        self._paths, self._merged = paths, merged
+        self._known = (paths, merged)
         return merged

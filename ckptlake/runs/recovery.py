@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
+import time
 from collections import defaultdict
 from collections.abc import Collection
 from contextlib import ExitStack
@@ -24,6 +26,7 @@ from ckptlake.tables.layout import Layout
 from ckptlake.types import RunStatus
 
 logger = logging.getLogger(__name__)
+_UNBORN_AFTER_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,7 @@ def recover(layout: Layout, stores: Stores, own_writers: Collection[str] = ()) -
     ):
         if not free:
             return Recovery()
+        _delete_unborn(layout.wal)
         paths = _lock_dead_segments(layout.wal, own_writers, held)
         return _commit(layout, stores, paths) if paths else Recovery()
 
@@ -68,6 +72,15 @@ def _segment_names(wal: Path) -> list[SegmentName]:
     except FileNotFoundError:
         return []
     return [name for name in names if name is not None]
+
+
+def _delete_unborn(wal: Path) -> None:
+    """Delete files of writers that died before their segment had a name; they hold no rows."""
+    horizon = time.time() - _UNBORN_AFTER_S
+    for path in wal.glob(".*.partial"):
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_mtime < horizon:
+                path.unlink()
 
 
 def _lock_dead_segments(wal: Path, own_writers: Collection[str], held: ExitStack) -> list[Path]:

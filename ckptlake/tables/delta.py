@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -256,7 +257,7 @@ class DeltaLog:
         """Return (and unless `dry_run` delete) files that no snapshot younger than the retention needs."""
         with self._lock:
             found = self.handle.vacuum(
-                retention_hours=int(retention_hours),
+                retention_hours=math.ceil(retention_hours),
                 dry_run=dry_run,
                 enforce_retention_duration=False,
                 full=True,

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ckptlake.errors import DamagedTableError
 from ckptlake.tables.delta import DataFile
 from ckptlake.tables.schemas import TableSpec
 
@@ -19,9 +20,19 @@ def read_files(root: Path, spec: TableSpec, files: Sequence[DataFile]) -> pa.Tab
 
 
 def read_file(path: Path, spec: TableSpec, partition: str | None = None) -> pa.Table:
-    """Read one data file; columns that a file of an older format lacks are null."""
+    """Read one data file; columns that a file of an older format lacks are null.
+
+    Raises:
+        DamagedTableError: the file is missing or damaged.
+    """
     dictionaries = ["run_id", "metric"] if spec.name == "metrics" else []
-    rows = pq.ParquetFile(path, read_dictionary=dictionaries).read()
+    try:
+        rows = pq.ParquetFile(path, read_dictionary=dictionaries).read()
+    except (FileNotFoundError, pa.ArrowException) as error:
+        raise DamagedTableError(
+            f"the data file {path} of table {spec.name!r} cannot be read: {error}; restore it from a copy, or read "
+            "the past before it with as_of="
+        ) from error
     for name in spec.schema.names:
         if name == spec.partition_by:
             rows = rows.append_column(name, _constant(partition, rows.num_rows))
