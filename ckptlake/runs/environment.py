@@ -12,15 +12,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import distributions
 from pathlib import Path
 
-logger = logging.getLogger(__name__)
+from ckptlake.runs.redaction import redacted_words
 
-REDACTED = "[redacted]"
+logger = logging.getLogger(__name__)
 
 _PIECE_BYTES = 1 << 16
 # Set by git for its hooks: a run started from one would otherwise describe the hook's repository.
@@ -32,47 +32,6 @@ _REPOSITORY_VARIABLES = frozenset(
 # leave an index.lock behind, so it is told not to.
 _WITHOUT_WRITING = ("-c", "diff.autoRefreshIndex=false")
 _STATUS = ("status", "--porcelain=v2", "--branch", "-z", "--untracked-files=normal", "--no-ahead-behind")
-
-_NAME_PARTS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
-_PLURAL = re.compile(r"(?<=[a-z]{3})(?<!token)(?<!s)s$")
-# Both are matched against a name's parts, in lower case and singular, joined by dashes.
-_SECRET_NAME = re.compile(
-    r"""(?:.*-)?
-    (?: auth | authentication | authorization | bearer | cookie | cred | credential | jwt | oauth | webhook
-      | \w*(?: secret | password | passwd | passphrase | (?:access|api|auth|private|secret)key
-             | (?:access|api|auth|hf)token )
-      | (?: access | account | api | deploy | encryption | hmac | license | master | private | service
-          | signing | ssh | storage | subscription )-key
-      | (?: access | api | github | gitlab | hf | refresh | sas | session )-token
-      | (?: db | smtp | user )-pass
-      | connection-string
-    )(?:-.*)?
-    | (?:.*-)?(?: token | pwd )""",
-    re.VERBOSE,
-)
-# No secrets: where one is kept, and the tokens of a text, as in pad_token or loss_per_token.
-_PLAIN_NAME = re.compile(
-    r""".*-(?: dir | directory | file | path )
-    | (?:.*-)?(?: added | additional | audio | begin | blank | boi | bos | char | class | cls | decoder | dist
-      | distillation | dummy | end | eod | eoi | eol | eos | eot | extra | fim | first | forced | image | last
-      | latent | mask | max | mem | memory | min | n | new | newline | next | null | num | pad | per | prefix
-      | prev | prompt | query | register | sep | separator | sos | source | special | start | stop | subword
-      | suffix | target | text | unk | video | vision | word )-token""",
-    re.VERBOSE,
-)
-
-_OPTION = re.compile(r"--?[A-Za-z][\w.-]*")
-_NOT_A_VALUE = re.compile(r"--.*|-[A-Za-z]", re.DOTALL)
-_ASSIGNED_NAME = re.compile(r"[\w.\-+~/@\[\]]+")
-_NAME_IN_TEXT = re.compile(r"""(?<![\w.-])(?<!://)([A-Za-z_][\w.-]*)["'\]]*\s*[=:]\s*""")
-# What opens a bracket may hold anything: it is taken to the end of the text.
-_VALUE_IN_TEXT = re.compile(
-    rf"""(?: (?:basic|bearer|token)\s+ )?
-    (?: {re.escape(REDACTED)} | [\[{{(].* | "(?:[^"\\]|\\.)*"? | '(?:[^'\\]|\\.)*'? | [^\s,;&)}}\]"']* )""",
-    re.VERBOSE | re.IGNORECASE | re.DOTALL,
-)
-_URL_PASSWORD = re.compile(r"""(://[^\s/:@'"]*):[^\s/?#'"]*@""")
-_URL_SIGNATURE = re.compile(r"""([?&](?:x-(?:amz|goog)-signature|sig)=)[^&\s#'"]+""", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +80,7 @@ def capture(directory: Path, *, git: bool = True, packages: bool = True) -> Envi
     return Environment(
         host=platform.node(),
         pid=os.getpid(),
-        command=shlex.join(_redacted_words(_command_words())),
+        command=shlex.join(redacted_words(_command_words())),
         python=platform.python_version(),
         packages=_installed_packages() if packages else {},
         git=git_state(directory) if git else None,
@@ -150,18 +109,6 @@ def git_state(directory: Path, *, timeout_s: float = 10.0) -> GitState | None:
     except (OSError, ValueError) as error:
         logger.warning("the Git state of %s is not recorded: %s", directory, error)
     return None
-
-
-def redact_secrets(names_to_values: Mapping[str, object]) -> dict[str, object]:
-    """Return the mapping with ``[redacted]`` for each value whose name says that it is a secret.
-
-    Names are judged by their parts, over a whole dotted or nested path. Passwords inside URLs are
-    replaced under any name.
-
-    >>> redact_secrets({"wandb.api_key": "k3y", "max_tokens": 5, "db": "pg://me:pw@host/x"})
-    {'wandb.api_key': '[redacted]', 'max_tokens': 5, 'db': 'pg://me:[redacted]@host/x'}
-    """
-    return {name: _redacted_value(str(name), value) for name, value in names_to_values.items()}
 
 
 def _read_git_state(directory: Path, deadline: float) -> GitState:
@@ -274,60 +221,3 @@ def _installed_packages() -> dict[str, str]:
             # The first on sys.path is the one that imports find.
             versions.setdefault(name, metadata["Version"])
     return dict(sorted(versions.items()))
-
-
-def _names_a_secret(name: str) -> bool:
-    if name == "PWD":  # the shell's working directory
-        return False
-    parts = "-".join(_PLURAL.sub("", part.lower()) for part in _NAME_PARTS.findall(name))
-    return _SECRET_NAME.fullmatch(parts) is not None and _PLAIN_NAME.fullmatch(parts) is None
-
-
-def _redacted_words(words: Sequence[str]) -> Iterator[str]:
-    value_is_next = False
-    for word in words:
-        if value_is_next and not _NOT_A_VALUE.fullmatch(word):
-            value_is_next = False
-            yield REDACTED
-            continue
-        value_is_next = _OPTION.fullmatch(word) is not None and not word.startswith("--no-") and _names_a_secret(word)
-        yield _redacted_word(word)
-
-
-def _redacted_word(word: str) -> str:
-    start = 0
-    while (end := word.find("=", start)) >= 0 and _ASSIGNED_NAME.fullmatch(word, start, end):
-        if _names_a_secret(word[start:end]):
-            return f"{word[: end + 1]}{REDACTED}"
-        start = end + 1
-    return _redacted_text(word)
-
-
-def _redacted_text(text: str) -> str:
-    """Return `text`, such as JSON, code, a header or a URL, with the secrets named inside it replaced."""
-    text = _redacted_urls(text)
-    pieces = []
-    kept = 0
-    for found in _NAME_IN_TEXT.finditer(text):
-        if found.start() < kept or not _names_a_secret(found[1]):
-            continue
-        if (value := _VALUE_IN_TEXT.match(text, found.end())) and value[0]:
-            pieces += [text[kept : found.end()], REDACTED]
-            kept = value.end()
-    return "".join([*pieces, text[kept:]])
-
-
-def _redacted_urls(text: str) -> str:
-    return _URL_SIGNATURE.sub(rf"\1{REDACTED}", _URL_PASSWORD.sub(rf"\1:{REDACTED}@", text))
-
-
-def _redacted_value(name: str, value: object) -> object:
-    if _names_a_secret(name):
-        return REDACTED
-    if isinstance(value, Mapping):
-        return {key: _redacted_value(f"{name}.{key}", inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_redacted_value(name, inner) for inner in value]
-    if type(value) is tuple:  # a named tuple could not be built from one iterable
-        return tuple(_redacted_value(name, inner) for inner in value)
-    return _redacted_urls(value) if isinstance(value, str) else value

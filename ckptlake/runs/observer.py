@@ -79,7 +79,7 @@ def environment_columns(capture: Capture, directory: Path) -> dict[str, object]:
         columns |= {"python": found.python, "packages": json.dumps(found.packages, sort_keys=True)}
     if found.git is not None:
         columns |= {
-            "git_commit": found.git.commit,
+            "git_commit": found.git.commit or None,
             "git_branch": found.git.branch,
             "git_dirty": found.git.dirty,
             "git_diff_bytes": found.git.diff_bytes,
