@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import weakref
 from collections.abc import Iterable, Mapping
@@ -15,7 +16,7 @@ from urllib.parse import unquote
 
 from ckptlake._internal.names import check_experiment
 from ckptlake.config import Capture, Settings
-from ckptlake.errors import InvalidInputError, ReadOnlyLakeError, RunNotFoundError
+from ckptlake.errors import CkptlakeError, InvalidInputError, ReadOnlyLakeError, RunNotFoundError
 from ckptlake.tables.layout import LakeIdentity, Layout, create_lake, read_identity
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from ckptlake.tables.table import Table
 
 ENVIRONMENT_VARIABLE = "CKPTLAKE_DIR"
+logger = logging.getLogger(__name__)
 _open_lakes: weakref.WeakSet[Lake] = weakref.WeakSet()
 
 
@@ -343,7 +345,10 @@ class Lake:
 
 def _close_all() -> None:
     for lake in tuple(_open_lakes):
-        lake.close()
+        try:
+            lake.close()
+        except CkptlakeError as error:
+            logger.error("%s was not closed whole: %s", lake.path, error)
 
 
 atexit.register(_close_all)

@@ -1,7 +1,8 @@
 """Advisory whole-file locks that a crash releases.
 
 `flock` belongs to an open file, so a lock taken here is not lost when the same process opens and
-closes the file elsewhere, and a file renamed while locked stays locked.
+closes the file elsewhere, and a file renamed while locked stays locked. A forked child would keep a lock
+alive with its copy of the descriptor; it closes those copies at once.
 """
 
 from __future__ import annotations
@@ -21,18 +22,28 @@ if sys.platform == "win32":
 
 import fcntl
 
-_HELD = {errno.EWOULDBLOCK, errno.EACCES, errno.EAGAIN}
+_TAKEN_BY_OTHERS = {errno.EWOULDBLOCK, errno.EACCES, errno.EAGAIN}
+_held: set[int] = set()
 
 
 def try_lock(descriptor: int) -> bool:
-    """Take the exclusive lock of an open file, or return False if somebody holds it."""
+    """Take the exclusive lock of an open file until `release`, or return False if somebody holds it."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        if error.errno in _HELD:
+        if error.errno in _TAKEN_BY_OTHERS:
             return False
         raise
+    _held.add(descriptor)
     return True
+
+
+def release(descriptor: int) -> None:
+    """Give up the lock of an open file, if it is held, and close the file."""
+    if descriptor in _held:
+        _held.discard(descriptor)
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+    os.close(descriptor)
 
 
 @contextmanager
@@ -52,11 +63,11 @@ def exclusive(path: Path, timeout_s: float) -> Iterator[None]:
 @contextmanager
 def exclusive_if_free(path: Path) -> Iterator[bool]:
     """Hold the lock file at `path` for the block if nobody else does; yields whether it is held."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    descriptor = _open(path)
     try:
         yield try_lock(descriptor)
     finally:
-        os.close(descriptor)
+        release(descriptor)
 
 
 def attempts(path: Path, timeout_s: float) -> Generator[bool, None, None]:
@@ -69,7 +80,7 @@ def attempts(path: Path, timeout_s: float) -> Generator[bool, None, None]:
     """
     deadline = time.monotonic() + timeout_s
     pause_s = 0.0005
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    descriptor = _open(path)
     try:
         while not try_lock(descriptor):
             if time.monotonic() > deadline:
@@ -82,4 +93,17 @@ def attempts(path: Path, timeout_s: float) -> Generator[bool, None, None]:
             pause_s = min(pause_s * 1.5, 0.01)
         yield True
     finally:
+        release(descriptor)
+
+
+def _open(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+
+
+def _close_copies() -> None:
+    for descriptor in _held:
         os.close(descriptor)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_close_copies)

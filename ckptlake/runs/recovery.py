@@ -17,7 +17,7 @@ from pathlib import Path
 import pyarrow.compute as pc
 
 from ckptlake._internal.files import storage_errors
-from ckptlake._internal.locks import exclusive_if_free, try_lock
+from ckptlake._internal.locks import exclusive_if_free, release, try_lock
 from ckptlake.errors import DamagedSegmentError
 from ckptlake.runs.commit import Stores, commit_segments
 from ckptlake.runs.frames import table_of, unpack
@@ -108,7 +108,7 @@ def _lock(path: Path, held: ExitStack) -> bool:
         descriptor = os.open(path, os.O_RDWR)
     except FileNotFoundError:
         return False
-    held.callback(os.close, descriptor)
+    held.callback(release, descriptor)
     if not try_lock(descriptor):
         return False
     return path.exists() and os.path.samestat(os.fstat(descriptor), path.stat())

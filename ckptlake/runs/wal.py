@@ -20,7 +20,7 @@ from typing import Any
 import pyarrow as pa
 
 from ckptlake._internal.files import sync_data, sync_directory, write_all
-from ckptlake._internal.locks import try_lock
+from ckptlake._internal.locks import release, try_lock
 from ckptlake.errors import DamagedSegmentError
 
 FORMAT_VERSION = 1
@@ -108,7 +108,7 @@ class SegmentWriter:
             partial.rename(self.path)
             sync_directory(directory)
         except BaseException:
-            os.close(self._descriptor)
+            release(self._descriptor)
             partial.unlink(missing_ok=True)
             self.path.unlink(missing_ok=True)
             raise
@@ -151,8 +151,8 @@ class SegmentWriter:
             self.broken = True
 
     def release(self) -> None:
-        """Close the file and with it give up its lock; the segment stays for whoever commits it."""
-        os.close(self._descriptor)
+        """Close the file and give up its lock; the segment stays for whoever commits it."""
+        release(self._descriptor)
 
 
 @dataclass(frozen=True, slots=True)

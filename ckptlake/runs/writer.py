@@ -284,8 +284,7 @@ class Writer:
         self.running = False
 
     def after_fork_in_child(self) -> None:
-        """Begin anew: the parent keeps its pending rows, its segment and its threads."""
-        self._journal.abandon()
+        """Begin anew: the parent keeps its pending rows, its segment with the lock, and its threads."""
         self._is_child = True
         self._begin()
 

@@ -204,6 +204,10 @@ class DeltaLog:
             VersionNotFoundError: no such version, or its log entries have been cleaned away.
         """
         newest = self.refresh()
+        if newest < 0:
+            raise VersionNotFoundError(
+                f"the table {self._spec.name!r} cannot be read at version {version}: nothing has been committed to it yet"
+            )
         past = DeltaLog(self.root, self._spec)
         try:
             past._handle = DeltaTable(self.root, version=version)
