@@ -20,7 +20,7 @@ from ckptlake.errors import InvalidInputError, ParamChangedError, RequirementErr
 from ckptlake.runs.bulk import read_points
 from ckptlake.runs.frames import Keyset, Stream
 from ckptlake.runs.observer import Observer
-from ckptlake.runs.scalars import as_scalar, as_step
+from ckptlake.runs.scalars import as_scalar, as_scalars, as_step
 from ckptlake.runs.starting import RunStart
 from ckptlake.runs.typed import TypedValue, typed_params, typed_tags
 from ckptlake.runs.writer import Writer
@@ -131,7 +131,8 @@ class Run:
             values = tuple(metrics.values())
             for value in values:
                 if type(value) is not float:
-                    keyset, values = self._checked(metrics)
+                    ready = as_scalars(keyset, values)
+                    keyset, values = (keyset, ready) if ready is not None else self._checked(metrics)
                     break
         else:
             keyset, values = self._checked(metrics)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -71,6 +71,24 @@ def as_scalar(name: str, value: object) -> float | DeferredScalar:
     raise _refusal(name, value)
 
 
+def as_scalars(names: Sequence[str], values: Sequence[object]) -> tuple[Any, ...] | None:
+    """Return a flat call's values, each ready to become a float64, or None if one is a nested dict.
+
+    Raises:
+        InvalidInputError: as `as_scalar` does.
+    """
+    ready: list[Any] = []
+    for name, value in zip(names, values, strict=True):
+        kind = type(value)
+        if kind is float or kind is bool or (kind is int and -_EXACT_INTEGER <= value <= _EXACT_INTEGER):  # type: ignore[operator]
+            ready.append(value)
+        elif isinstance(value, Mapping):
+            return None
+        else:
+            ready.append(as_scalar(name, value))
+    return tuple(ready)
+
+
 def _exact(name: str, value: Any) -> float:
     try:
         number = float(value)
@@ -90,12 +108,14 @@ def _exact(name: str, value: Any) -> float:
 def _from_tensor(name: str, tensor: Any) -> float | DeferredScalar:
     if tensor.ndim != 0:
         raise _refusal(name, tensor, f" of shape {tuple(tensor.shape)}; log one element, or value.mean()")
+    if tensor.is_cpu:
+        number = tensor.item()
+        if isinstance(number, complex):
+            raise _refusal(name, tensor, f" of dtype {tensor.dtype}")
+        return _exact(name, number) if isinstance(number, int) else float(number)
     if tensor.is_complex() or tensor.device.type == "meta":
         raise _refusal(name, tensor, f" of dtype {tensor.dtype} on device {tensor.device}")
-    if not tensor.is_cpu:
-        return DeferredScalar(tensor)
-    number = tensor.item()
-    return _exact(name, number) if isinstance(number, int) else float(number)
+    return DeferredScalar(tensor)
 
 
 def _refusal(name: str, value: object, detail: str = "") -> InvalidInputError:
