@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
-from urllib.parse import unquote
 
 from ckptlake.errors import InvalidInputError
 
 MAX_NAME_BYTES = 64 * 1024
 MAX_DIRECTORY_BYTES = 240
+_HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"  # what readers of directories take for null
 _UNSAFE_IN_PATHS = frozenset('/\\%=:"*?[]{}<>|^#&;`$!~' + "'")
 
 
@@ -67,10 +67,9 @@ def check_experiment(value: object) -> str:
 
 
 def as_directory(name: str) -> str:
-    """Return `name` with what is special in paths or globs percent-encoded; `unquote` undoes it."""
+    """Return `name` with what is special in paths or globs percent-encoded."""
     encoded = "".join(f"%{ord(c):02X}" if c in _UNSAFE_IN_PATHS or ord(c) < 33 else c for c in name)
-    assert unquote(encoded) == name
-    return encoded
+    return encoded.replace(_HIVE_NULL, f"%5F{_HIVE_NULL[1:]}")
 
 
 def flatten(nested: Mapping[Any, object], separator: str, kind: str) -> dict[str, object]:

@@ -6,11 +6,12 @@ under a guarding transaction read with the files, so that a second one is refuse
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ckptlake._internal.files import storage_errors
+from ckptlake._internal.files import storage_errors, sync_file
 from ckptlake._internal.locks import exclusive_if_free
 from ckptlake.errors import CommitConflictError
 from ckptlake.tables.delta import CHECKPOINT_INTERVAL, DataFile
@@ -20,8 +21,8 @@ from ckptlake.tables.store import TableStore
 from ckptlake.tables.summaries import merge_summaries
 
 FILE_ROWS = 4_000_000
-FAN_IN = 16
 CROWDED_FILES = 500
+_FAN_IN = ((CROWDED_FILES, 16), (800, 4), (math.inf, 2))
 MAX_LOG_ENTRIES = 1000
 KEPT_LOG_ENTRIES = 500
 
@@ -49,17 +50,16 @@ class Compaction:
 def plan_routine(files: Sequence[DataFile]) -> list[list[DataFile]]:
     """Return groups of files worth merging now, so that each row is rewritten only a few times.
 
-    Inside a partition, files of like size are merged once sixteen have gathered; in a table of more than
-    500 files every partition's small files are merged, fullest partition first.
+    Inside a partition, files of like size are merged once sixteen have gathered; in a table with many files,
+    once four have, or two.
     """
-    if len(files) > CROWDED_FILES:
-        return sorted(plan_all(files), key=len, reverse=True)
+    fan_in = next(least for most_files, least in _FAN_IN if len(files) <= most_files)
     groups = []
     for small in _small_files(files).values():
         tiers: dict[int, list[DataFile]] = defaultdict(list)
         for file in small:
             tiers[len(str(file.num_records))].append(file)
-        groups += [group for tier in tiers.values() if len(tier) >= FAN_IN for group in _fill(tier)]
+        groups += [group for tier in tiers.values() if len(tier) >= fan_in for group in _fill(tier)]
     return groups
 
 
@@ -102,6 +102,9 @@ def compact(table: TableStore, *, everything: bool) -> Compaction:
     """
     if table.version() < 0:
         return Compaction()
+    plan = plan_all if everything else plan_routine
+    if not plan(table.snapshot().files()):
+        return Compaction()
     with (
         storage_errors(f"compact the table {table.name!r}", table.path),
         exclusive_if_free(table.path / ".compact.lock") as free,
@@ -112,7 +115,7 @@ def compact(table: TableStore, *, everything: bool) -> Compaction:
             guard = table.replacements()
             files = table.snapshot().files()
         done = Compaction()
-        for group in plan_all(files) if everything else plan_routine(files):
+        for group in plan(files):
             try:
                 done += _merge(table, group, guard)
             except CommitConflictError:
@@ -149,6 +152,10 @@ def trim_log(table: TableStore) -> int:
     horizon = versions[-KEPT_LOG_ENTRIES]
     anchor = max((int(path.name[:20]) for path in checkpoints if int(path.name[:20]) <= horizon), default=0)
     expired = [version for version in versions if version < anchor]
+    for path in checkpoints:
+        if int(path.name[:20]) >= anchor:
+            sync_file(path)
+    sync_file(table.log.directory)
     for version in expired:
         (table.log.directory / f"{version:020}.json").unlink(missing_ok=True)
     for path in checkpoints:

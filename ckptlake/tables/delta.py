@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -55,15 +55,16 @@ class DeltaLog:
         self._spec = spec
         self._handle: DeltaTable | None = None
         self._checkpoint_mark: tuple[int, int] | None = None
+        self._synced_version = -1
+        self._reached: tuple[int, dict[str, int]] = (-1, {})
         self._lock = RLock()
 
     def exists(self) -> bool:
         return self.directory.is_dir()
 
     def create(self) -> None:
-        """Create the table if it is not there; two processes may do so at once."""
-        if not self.directory.is_dir():
-            self.root.mkdir(parents=True, exist_ok=True)
+        """Create the table; the caller holds its lock and has seen that it is not there."""
+        if self.refresh() < 0:
             try:
                 DeltaTable.create(
                     self.root,
@@ -75,7 +76,18 @@ class DeltaLog:
             except DeltaError as error:
                 if self.refresh() < 0:
                     raise StorageError(f"cannot create the table {self.root}: {error}; check that disk") from error
-            sync_directory(self.directory)
+            self._sync_entries(self.refresh())
+            for directory in (self.root, self.root.parent, self.root.parent.parent):
+                sync_directory(directory)
+
+    def _sync_entries(self, version: int) -> None:
+        """Force the log up to `version` to the disk, also what others wrote: each entry needs those before it."""
+        first = max(self._synced_version + 1, version // CHECKPOINT_INTERVAL * CHECKPOINT_INTERVAL - 1, 0)
+        for number in range(first, version + 1):
+            with suppress(FileNotFoundError):
+                sync_file(self._entry(number))
+        sync_directory(self.directory)
+        self._synced_version = version
 
     def refresh(self) -> int:
         """Move to the newest version and return it; -1 where the table does not exist yet.
@@ -131,8 +143,14 @@ class DeltaLog:
     def transaction_version(self, app_id: str) -> int:
         """Return the highest number committed under `app_id`, or -1."""
         with self._lock:
-            version = self.handle.transaction_version(app_id)
-        return -1 if version is None else int(version)
+            version = self.handle.version()
+            if self._reached[0] != version:
+                self._reached = (version, {})
+            known = self._reached[1]
+            if app_id not in known:
+                number = self.handle.transaction_version(app_id)
+                known[app_id] = -1 if number is None else int(number)
+            return known[app_id]
 
     def actions(self) -> pa.Table:
         """Return the live files with their statistics, one row each."""
@@ -160,7 +178,6 @@ class DeltaLog:
             CommitConflictError: another process has since committed one of `transactions`.
         """
         with self._lock:
-            before = self.handle.version()
             actions: list[AddAction | RemoveAction] = [self._add(file, data_change) for file in adds]
             actions += [self._remove(file, data_change) for file in removes]
             properties = CommitProperties(
@@ -180,10 +197,7 @@ class DeltaLog:
                     f"cannot commit to {self.root}: {error}; check that disk, the rows are safe meanwhile"
                 ) from error
             version = self.refresh()
-            for number in range(before + 1, version + 1):
-                if (entry := self._entry(number)).exists():
-                    sync_file(entry)
-            sync_directory(self.directory)
+            self._sync_entries(version)
             return version
 
     def _add(self, file: DataFile, data_change: bool) -> AddAction:
@@ -206,16 +220,19 @@ class DeltaLog:
         newest = self.refresh()
         if newest < 0:
             raise VersionNotFoundError(
-                f"the table {self._spec.name!r} cannot be read at version {version}: nothing has been committed to it yet"
+                f"the table {self._spec.name!r} cannot be read at version {version}: nothing has been committed yet"
             )
         past = DeltaLog(self.root, self._spec)
         try:
-            past._handle = DeltaTable(self.root, version=version)
-        except (DeltaError, TableNotFoundError, OverflowError) as error:
+            # The library would search long for a version far off.
+            past._handle = DeltaTable(self.root, version=version) if version <= newest else None
+        except (DeltaError, TableNotFoundError):
+            past._handle = None
+        if past._handle is None:
             raise VersionNotFoundError(
                 f"the table {self._spec.name!r} cannot be read at version {version}: the newest is {newest}, "
                 f"the oldest kept is {self.oldest_version()}"
-            ) from error
+            )
         return past
 
     def at_time(self, moment: datetime) -> DeltaLog | None:
@@ -266,7 +283,7 @@ class DeltaLog:
                 enforce_retention_duration=False,
                 full=True,
             )
-            self.refresh()
+            self._sync_entries(self.refresh())
             return [str(path) for path in found]
 
 

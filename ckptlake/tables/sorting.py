@@ -97,8 +97,10 @@ def split_by_partition(rows: pa.Table, spec: TableSpec) -> Iterator[tuple[str | 
         yield None, rows
         return
     column = rows.column(spec.partition_by)
-    for value in pc.unique(column).to_pylist():
-        mask = pc.equal(
-            column, pa.scalar(value, column.type.value_type if pa.types.is_dictionary(column.type) else column.type)
-        )
-        yield value, rows.filter(mask)
+    values = pc.unique(column).to_pylist()
+    if len(values) == 1:
+        yield values[0], rows
+        return
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    for value in values:
+        yield value, rows.filter(pc.equal(column, pa.scalar(value, kind)))

@@ -97,7 +97,7 @@ class TableStore:
                 else at this moment; trying again finds them there.
         """
         with storage_errors(f"write the table {self.name!r}", self.path):
-            self.log.create()
+            self._create_if_missing()
             while True:
                 version, reached, pending = self._pending(batches)
                 if not pending:
@@ -110,6 +110,12 @@ class TableStore:
                         return committed
                 finally:
                     discard(staged, self.path)
+
+    def _create_if_missing(self) -> None:
+        if self.log.refresh() < 0:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with self.exclusive():
+                self.log.create()
 
     def _commit_offer(self, offer: Offer) -> int | None:
         """Commit an offer, or have it committed by the lock's holder; None if it no longer fits."""
@@ -203,19 +209,21 @@ class TableStore:
         Raises:
             CommitConflictError: another replacement came first; `adds` are deleted, nothing changed.
         """
-        with storage_errors(f"rewrite the table {self.name!r}", self.path), self.exclusive():
-            with self.log.held():
-                live = {file.path for file in self.snapshot().files()}
-                current = self.log.transaction_version(MAINTENANCE_APP)
-            if current != guard or any(file.path not in live for file in removes):
-                discard(adds, self.path)
-                raise CommitConflictError(
-                    f"the files of table {self.name!r} were replaced by another process meanwhile"
+        try:
+            with storage_errors(f"rewrite the table {self.name!r}", self.path), self.exclusive():
+                with self.log.held():
+                    live = {file.path for file in self.snapshot().files()}
+                    current = self.log.transaction_version(MAINTENANCE_APP)
+                if current != guard or any(file.path not in live for file in removes):
+                    raise CommitConflictError(
+                        f"the files of table {self.name!r} were replaced by another process meanwhile"
+                    )
+                publish(adds, self.path)
+                return self.log.commit(
+                    adds, removes, {MAINTENANCE_APP: guard + 1}, operation=operation, data_change=data_change
                 )
-            publish(adds, self.path)
-            return self.log.commit(
-                adds, removes, {MAINTENANCE_APP: guard + 1}, operation=operation, data_change=data_change
-            )
+        finally:
+            discard(adds, self.path)
 
     def replacements(self) -> int:
         """Return how many replacements the table has seen, or -1: the guard of the next one."""

@@ -33,8 +33,8 @@ def summarise(points: pa.Table) -> pa.Table:
     step, ts = column_array(points, "step"), column_array(points, "ts")
     nan, infinite = np.isnan(value), np.isinf(value)
     has_value = np.add.reduceat(~nan, starts) > 0
-    low, low_step = _extreme(np.where(nan, np.inf, value), step, starts, sizes, np.minimum)
-    high, high_step = _extreme(np.where(nan, -np.inf, value), step, starts, sizes, np.maximum)
+    low, low_step = _extreme(np.where(nan, np.inf, value), ~nan, step, starts, np.minimum)
+    high, high_step = _extreme(np.where(nan, -np.inf, value), ~nan, step, starts, np.maximum)
     known = np.where(nan, 0.0, value)
     repeats = np.concatenate(([False], step[1:] == step[:-1]))
     repeats[starts] = False
@@ -107,10 +107,12 @@ def _starts(group: Integers) -> npt.NDArray[np.intp]:
 
 
 def _extreme(
-    value: Floats, step: Integers, starts: npt.NDArray[np.intp], sizes: Integers, pick: np.ufunc
+    value: Floats, present: npt.NDArray[np.bool_], step: Integers, starts: npt.NDArray[np.intp], pick: np.ufunc
 ) -> tuple[Floats, Integers]:
-    best = pick.reduceat(value, starts)
-    at = _first_where(value == np.repeat(best, sizes), starts)
+    """Return each group's extreme among the values present and its step; any row where none is present."""
+    sizes = np.diff(starts, append=len(value))
+    best = np.repeat(pick.reduceat(value, starts), sizes)
+    at = _first_where((value == best) & present, starts)
     return value[at], step[at]
 
 
@@ -128,13 +130,14 @@ def _merged_extreme(
     best = np.repeat(pick.reduceat(value, starts), sizes)
     candidates = (value == best) & ~missing
     at_step = np.where(candidates, step, np.iinfo(np.int64).max)
-    first = _first_where(at_step == np.repeat(np.minimum.reduceat(at_step, starts), sizes), starts)
+    earliest = np.repeat(np.minimum.reduceat(at_step, starts), sizes)
+    first = _first_where(candidates & (at_step == earliest), starts)
     return value[first], step[first], np.logical_and.reduceat(missing, starts)
 
 
 def _first_where(flags: npt.NDArray[np.bool_], starts: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
-    """Return for each group the position of its first true flag; every group has one."""
-    positions = np.where(flags, np.arange(len(flags)), len(flags))
+    """Return for each group the position of its first true flag, or of any row where no flag is true."""
+    positions = np.where(flags, np.arange(len(flags)), len(flags) - 1)
     return np.minimum.reduceat(positions, starts)
 
 

@@ -47,11 +47,11 @@ def vacuum(table: TableStore, *, dry_run: bool, retention_hours: float) -> Vacuu
 
 def _find(table: TableStore, retention_hours: float) -> Vacuum:
     paths = [table.path / path for path in table.log.expired_files(retention_hours, dry_run=True)]
-    paths += _abandoned(table.path)
-    sizes = [path.stat().st_size for path in paths if path.exists()]
+    paths = [path for path in paths if path.exists()] + _abandoned(table.path)
+    sizes = [path.stat().st_size for path in paths]
     return Vacuum(tuple(str(path.relative_to(table.path)) for path in paths), sum(sizes), deleted=False)
 
 
 def _abandoned(root: Path) -> list[Path]:
     horizon = time.time() - _ABANDONED_AFTER_S
-    return [path for path in (root / STAGING).glob("*.parquet") if path.stat().st_mtime < horizon]
+    return [path for path in (root / STAGING).glob("*") if path.stat().st_mtime < horizon]
