@@ -10,9 +10,10 @@ from ckptlake.errors import InvalidInputError, RunClosedError
 from ckptlake.lake import open as open_lake
 
 if TYPE_CHECKING:
+    from ckptlake.lake import Lake
     from ckptlake.runs.run import Run
 
-_active: Run | None = None
+_active: tuple[Lake, Run] | None = None
 
 
 def init(
@@ -47,18 +48,23 @@ def init(
     if _active is not None:
         finish()
     lake = open_lake(dir)
+    all_tags = tags if group is None else {**_as_mapping(tags), "group": group}
     run = lake.run(
         experiment=project,
         name=name,
         params=config,
-        tags=tags,
+        tags=all_tags,
         run_id=id,
         resume=id if resume is True else resume or None,
     )
-    if group is not None:
-        run.set_tags({"group": group})
-    _active = run
+    _active = (lake, run)
     return run
+
+
+def _as_mapping(tags: Mapping[str, object] | Iterable[str] | str | None) -> dict[str, object]:
+    if isinstance(tags, Mapping):
+        return dict(tags)
+    return dict.fromkeys([tags] if isinstance(tags, str) else tags or (), True)
 
 
 def active_run() -> Run:
@@ -69,7 +75,7 @@ def active_run() -> Run:
     """
     if _active is None:
         raise RunClosedError("no run is active: call ckptlake.init(project=...) first")
-    return _active
+    return _active[1]
 
 
 def log(metrics: Mapping[str, Any], step: int | None = None) -> None:
@@ -80,5 +86,9 @@ def log(metrics: Mapping[str, Any], step: int | None = None) -> None:
 def finish() -> None:
     """End the active run; see `Run.finish`."""
     global _active
-    run, _active = active_run(), None
-    run.finish()
+    run = active_run()
+    lake, _active = _active[0], None  # type: ignore[index]
+    try:
+        run.finish()
+    finally:
+        lake.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-import weakref
+import sys
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from functools import cached_property
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 ENVIRONMENT_VARIABLE = "CKPTLAKE_DIR"
 logger = logging.getLogger(__name__)
-_open_lakes: weakref.WeakSet[Lake] = weakref.WeakSet()
+_logging_lakes: set[Lake] = set()
 
 
 def open(path: str | os.PathLike[str] | None = None, *, create: bool = True, settings: Settings | None = None) -> Lake:
@@ -56,6 +56,8 @@ def open(path: str | os.PathLike[str] | None = None, *, create: bool = True, set
     >>> lake.sql("select count(*) from runs").fetchall()
     [(0,)]
     """
+    if "://" in str(path):
+        raise InvalidInputError(f"{path!r} is no directory: lakes on object stores are not supported yet")
     root = Path(path if path is not None else os.environ.get(ENVIRONMENT_VARIABLE) or "lake").expanduser().absolute()
     if unquote(str(root)) != str(root):
         raise InvalidInputError(
@@ -81,7 +83,6 @@ class Lake:
         self._stores: dict[str, TableStore] = {}
         self._writer: Writer | None = None
         self._lock = RLock()
-        _open_lakes.add(self)
 
     def __repr__(self) -> str:
         return f"Lake({str(self.path)!r})"
@@ -89,8 +90,8 @@ class Lake:
     def __enter__(self) -> Lake:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._close(error)
 
     # -- logging
 
@@ -136,10 +137,6 @@ class Lake:
         from ckptlake.runs.starting import RunRequest, plan_start
         from ckptlake.runs.typed import typed_params, typed_tags
 
-        given, set_tags = typed_params(params or {}), typed_tags(tags or {})
-        writer = self._get_writer()
-        if resume is not None or run_id is not None:
-            writer.recover()
         request = RunRequest(
             experiment=experiment,
             name=name,
@@ -147,21 +144,17 @@ class Lake:
             parent=parent,
             resume=resume,
             fork_from=fork_from,
+            params=typed_params(params or {}),
+            tags=typed_tags(tags or {}),
             capture=capture or Capture(),
+            allow_change=allow_change,
         )
+        writer = self._get_writer()
+        if request.refers_to_runs:
+            writer.recover()
+            writer.flush()
         start = plan_start(request, self, lambda of: self.experiment(of).requirement())
-        if start.requirement is not None:
-            start.requirement.check_params(start.experiment, given)
-        run = OpenRun(writer, start, self.path)
-        try:
-            if given:
-                run.log_params(params, allow_change=allow_change)
-            if set_tags:
-                run.set_tags(tags or {})
-        except BaseException as error:
-            run.fail(error)
-            raise
-        return run
+        return OpenRun(writer, start, self.path)
 
     def experiment(self, name: str) -> Experiment:
         """Return a handle on an experiment, to describe it or to require params and metrics of its runs."""
@@ -190,18 +183,24 @@ class Lake:
             self._writer.commit()
 
     def close(self) -> None:
-        """Finish the runs this lake has open, commit, and stop its threads.
+        """Finish the runs this lake has open, commit, and stop its threads; it can be used again.
 
         Raises:
             StorageError: the disk refused; what was flushed is committed by the next process.
         """
-        if self._writer is not None:
-            from ckptlake.runs.run import finish_open_runs
+        self._close(None)
+
+    def _close(self, error: BaseException | None) -> None:
+        with self._lock:
+            writer, self._writer = self._writer, None
+            _logging_lakes.discard(self)
+        if writer is not None:
+            from ckptlake.runs.run import end_open_runs
 
             try:
-                finish_open_runs(self._writer)
+                end_open_runs(writer, error)
             finally:
-                self._writer.close()
+                writer.close()
 
     def delete_runs(self, *run_ids: str) -> int:
         """Delete runs with all their rows and return how many rows that were.
@@ -340,15 +339,20 @@ class Lake:
                         "directory's permissions or open another lake"
                     )
                 self._writer = Writer(self._layout, self.id, self._all_stores(), self.settings)
+                _logging_lakes.add(self)
             return self._writer
 
 
 def _close_all() -> None:
-    for lake in tuple(_open_lakes):
+    """At exit, end open runs: failed where an exception ends the program."""
+    error: BaseException | None = None
+    if not hasattr(sys, "ps1"):
+        error = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
+    for lake in tuple(_logging_lakes):
         try:
-            lake.close()
-        except CkptlakeError as error:
-            logger.error("%s was not closed whole: %s", lake.path, error)
+            lake._close(error)
+        except CkptlakeError as refusal:
+            logger.error("%s was not closed whole: %s", lake.path, refusal)
 
 
 atexit.register(_close_all)

@@ -113,23 +113,21 @@ def runs() -> str:
 
 def params() -> str:
     """Return a query for the newest value of each param; `value` is it as text."""
-    return _typed("params_rows", "")
+    return _typed("params_rows")
 
 
 def tags() -> str:
     """Return a query for the tags that are set; `value` is each as text."""
-    return _typed("tags_rows", "WHERE NOT coalesce(newest.removed, false)", ", 'removed': removed")
+    return _typed("tags_rows", "WHERE NOT coalesce(removed, false)")
 
 
-def _typed(source: str, condition: str, more: str = "") -> str:
+def _typed(source: str, condition: str = "") -> str:
+    columns = ", ".join(f"arg_max_null({name}, place) AS {name}" for name in ("kind", "number", "text", "json"))
+    removed = ", arg_max_null(removed, place) AS removed" if condition else ""
     return f"""
-        WITH latest AS (
-            SELECT run_id, key, max(ts) AS ts, arg_max(
-                {{'kind': kind, 'number': number, 'text': text, 'json': json{more}}}, {_PLACE}) AS newest
-            FROM {source} GROUP BY run_id, key
-        )
-        SELECT run_id, key, newest.kind AS kind, newest.number AS number, newest.text AS text,
-            newest.json AS json, coalesce(newest.text, newest.json, newest.number::VARCHAR) AS value, ts
+        WITH placed AS (SELECT *, {_PLACE} AS place FROM {source}),
+        latest AS (SELECT run_id, key, max(ts) AS ts, {columns}{removed} FROM placed GROUP BY run_id, key)
+        SELECT run_id, key, kind, number, text, json, coalesce(text, json, number::VARCHAR) AS value, ts
         FROM latest {condition}"""
 
 
@@ -194,7 +192,7 @@ def runs_wide(columns: WideColumns) -> str:
         for name in columns.metrics
     ]
     metric_columns += [
-        f"any_value(CASE direction WHEN 'min' THEN s.min ELSE s.max END) FILTER (metric = {literal(name)}) "
+        f"any_value(CASE direction WHEN 'min' THEN s.min WHEN 'max' THEN s.max END) FILTER (metric = {literal(name)}) "
         f"AS {quote(_free(f'best.{name}', taken))}"
         for name in columns.directed
     ]

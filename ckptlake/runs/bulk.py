@@ -23,20 +23,27 @@ _EXACT_INTEGER = 2**53
 
 @dataclass(frozen=True, slots=True)
 class Points:
-    """Points of a frame: row i has the metrics of ``keysets[keyset_index[i]]``, values row by row.
+    """Points of a frame: entry i has the metrics of ``keysets[keyset_index[i]]``, values entry by entry.
 
-    `step` and `ts_us` are None where the frame has no such column.
+    Attributes:
+        num_rows: rows of the frame, those without a point included.
+        row: for each entry the frame's row it comes from.
+        step: for each entry its step; None where the frame has no such column.
+        ts_us: for each entry its time in microseconds; None where the frame has no such column.
     """
 
+    num_rows: int
     keysets: list[Keyset]
     keyset_index: npt.NDArray[np.int32]
+    row: npt.NDArray[np.int64]
     step: npt.NDArray[np.int64] | None
     ts_us: npt.NDArray[np.int64] | None
     values: npt.NDArray[np.float64]
 
     @property
-    def num_rows(self) -> int:
-        return len(self.keyset_index)
+    def metrics(self) -> set[str]:
+        """The metrics that have a point."""
+        return {name for index in np.unique(self.keyset_index) for name in self.keysets[index]}
 
     def repeats_steps(self, step: npt.NDArray[np.int64]) -> bool:
         """Return whether one metric may have two values at one step."""
@@ -51,7 +58,7 @@ class Points:
         sizes = np.array([len(keyset) for keyset in self.keysets], dtype=np.int64)[self.keyset_index]
         ends = np.cumsum(sizes)
         start = 0
-        while start < self.num_rows:
+        while start < len(ends):
             done = int(ends[start - 1]) if start else 0
             stop = max(start + 1, int(np.searchsorted(ends, done + _POINTS_A_BLOCK, side="right")))
             yield Block(
@@ -78,6 +85,9 @@ def read_points(frame: object, step: str, ts: str) -> Points:
         InvalidInputError: no such frame, or a column that cannot be kept exactly; the message names it.
     """
     table = _as_table(frame)
+    for name, default in ((step, "step"), (ts, "ts")):
+        if name != default and name not in table.column_names:
+            raise InvalidInputError(f"the frame has no column {name!r}; it has {', '.join(table.column_names)}")
     steps = _steps(table.column(step), step) if step in table.column_names else None
     times = _times(table.column(ts), ts) if ts in table.column_names else None
     names = [name for name in table.column_names if name not in (step, ts)]
@@ -90,52 +100,73 @@ def read_points(frame: object, step: str, ts: str) -> Points:
 
 def _as_table(frame: object) -> pa.Table:
     polars, pandas = if_imported("polars"), if_imported("pandas")
+    if polars is not None and isinstance(frame, polars.LazyFrame):
+        frame = frame.collect()
+    if polars is not None and isinstance(frame, polars.DataFrame):
+        frame = frame.to_arrow()
     if isinstance(frame, pa.RecordBatch):
         frame = pa.Table.from_batches([frame])
     if isinstance(frame, pa.Table):
-        columns = dict(zip(frame.column_names, frame.columns, strict=True))
-    elif polars is not None and isinstance(frame, polars.LazyFrame):
-        return _as_table(frame.collect())
-    elif polars is not None and isinstance(frame, polars.DataFrame):
-        return _as_table(frame.to_arrow())
+        columns = list(zip(frame.column_names, frame.columns, strict=True))
     elif pandas is not None and isinstance(frame, pandas.DataFrame):
-        columns = {str(name): _from_pandas(frame[name]) for name in frame.columns}
+        columns = [(str(name), _from_pandas(str(name), series)) for name, series in frame.items()]
     elif isinstance(frame, Mapping):
-        columns = {str(name): _from_array(str(name), values) for name, values in frame.items()}
+        columns = [(str(name), _from_array(str(name), values)) for name, values in frame.items()]
     else:
         raise InvalidInputError(
             f"log_frame takes a Polars, Arrow or pandas frame or a dict of arrays, got {type(frame).__name__}"
         )
-    if isinstance(frame, pa.Table) and len(columns) < len(frame.column_names):
-        raise InvalidInputError("the frame has two columns of one name; rename one of them")
-    sizes = {name: len(column) for name, column in columns.items()}
+    sizes = {name: len(column) for name, column in columns}
+    if len(sizes) < len(columns):
+        raise InvalidInputError(
+            f"the frame has two columns of one name among {[name for name, _ in columns]}; rename one"
+        )
     if len(set(sizes.values())) > 1:
         raise InvalidInputError(f"the frame's columns differ in length: {sizes}")
-    return pa.table(columns)
+    return pa.table(dict(columns))
 
 
-def _from_pandas(series: Any) -> pa.Array:
+def _from_pandas(name: str, series: Any) -> pa.Array:
     """Return a pandas column; a NaN of a numpy column is a value, an NA of a nullable one is missing."""
     if isinstance(series.dtype, np.dtype) and series.dtype.kind != "O":
-        return pa.array(series.to_numpy())
-    return pa.array(series)
+        return _from_numpy(name, series.to_numpy())
+    try:
+        return pa.array(series)
+    except (pa.ArrowException, TypeError, OverflowError) as error:
+        raise InvalidInputError(f"column {name!r} is no array of one type: {error}") from error
 
 
 def _from_array(name: str, values: Any) -> pa.Array:
     torch: Any = if_imported("torch")
+    pandas: Any = if_imported("pandas")
     if torch is not None and isinstance(values, torch.Tensor):
+        if values.is_complex() or values.device.type == "meta" or values.is_sparse:
+            raise InvalidInputError(
+                f"column {name!r} is a tensor of {values.dtype} on {values.device}, which holds no numbers"
+            )
         values = values.detach().cpu()
         values = (values.double() if values.is_floating_point() else values).numpy()
+    if pandas is not None and isinstance(values, pandas.Series):
+        return _from_pandas(name, values)
     if hasattr(values, "to_arrow"):
         values = values.to_arrow()
     if isinstance(values, pa.Array | pa.ChunkedArray):
         return values
-    if isinstance(values, np.ndarray) and values.ndim != 1:
-        raise InvalidInputError(f"column {name!r} has shape {values.shape}; give one dimension")
+    if isinstance(values, np.ndarray):
+        return _from_numpy(name, values)
     try:
         return pa.array(values)
-    except (pa.ArrowException, TypeError) as error:
+    except (pa.ArrowException, TypeError, OverflowError) as error:
         raise InvalidInputError(f"column {name!r} is no array of one type: {error}") from error
+
+
+def _from_numpy(name: str, values: npt.NDArray[Any]) -> pa.Array:
+    if values.ndim != 1:
+        raise InvalidInputError(f"column {name!r} has shape {values.shape}; give one dimension")
+    try:
+        return pa.array(values.astype(values.dtype.newbyteorder("="), copy=False))
+    except (pa.ArrowException, TypeError, OverflowError) as error:
+        raise InvalidInputError(f"column {name!r} of {values.dtype} holds no numbers: {error}") from error
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -147,6 +178,8 @@ def _is_text(kind: pa.DataType) -> bool:
 def _steps(column: pa.ChunkedArray, name: str) -> npt.NDArray[np.int64]:
     if column.null_count:
         raise InvalidInputError(f"the step column {name!r} has {column.null_count} nulls; give every row a step")
+    if pa.types.is_null(column.type):
+        return np.empty(0, dtype=np.int64)
     if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
         raise InvalidInputError(f"the step column {name!r} holds {column.type}; steps are integers")
     try:
@@ -156,6 +189,8 @@ def _steps(column: pa.ChunkedArray, name: str) -> npt.NDArray[np.int64]:
 
 
 def _times(column: pa.ChunkedArray, name: str) -> npt.NDArray[np.int64]:
+    if pa.types.is_null(column.type) and len(column) == 0:
+        return np.empty(0, dtype=np.int64)
     if not pa.types.is_timestamp(column.type) or column.null_count:
         raise InvalidInputError(
             f"the time column {name!r} must hold UTC timestamps without nulls, got {column.type}; "
@@ -172,17 +207,23 @@ def _values(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
     if pa.types.is_null(kind) or pa.types.is_boolean(kind) or pa.types.is_floating(kind):
         return column.cast(pa.uint8()).cast(pa.float64()) if pa.types.is_boolean(kind) else column.cast(pa.float64())
     if pa.types.is_integer(kind):
-        try:
-            return column.cast(pa.float64())
-        except pa.ArrowInvalid:
+        rounded = column.cast(pa.float64(), safe=False)
+        if any(int(number) != exact for number, exact in _beyond_exact(column, rounded)):
             raise InvalidInputError(
                 f"column {name!r} holds integers beyond 2**53 that a float64 cannot keep exactly; cast it to "
                 "float64 if rounding is fine"
-            ) from None
+            )
+        return rounded
     raise InvalidInputError(
         f"column {name!r} holds {kind}; a metric's column holds numbers or bools, or give the columns 'metric' "
         "(text) and 'value'"
     )
+
+
+def _beyond_exact(column: pa.ChunkedArray, rounded: pa.ChunkedArray) -> Iterator[tuple[float, int]]:
+    """Yield the integers so large that a float64 may not hold them, each after what it was rounded to."""
+    large = pc.greater(pc.abs(rounded), float(_EXACT_INTEGER))
+    yield from zip(rounded.filter(large).to_pylist(), column.filter(large).to_pylist(), strict=True)
 
 
 def _wide(
@@ -194,21 +235,20 @@ def _wide(
         raise InvalidInputError("the frame has no metric columns")
     names = tuple(columns)
     num_rows = len(next(iter(columns.values())))
+    rows = np.arange(num_rows)
     matrix = np.empty((num_rows, len(names)), dtype=np.float64)
     for index, column in enumerate(columns.values()):
-        matrix[:, index] = column.fill_null(0.0).to_numpy()
+        matrix[:, index] = (column.fill_null(0.0) if column.null_count else column).to_numpy()
     if not any(column.null_count for column in columns.values()):
-        return Points([names], np.zeros(num_rows, dtype=np.int32), step, ts, matrix.ravel())
+        return Points(num_rows, [names], np.zeros(num_rows, dtype=np.int32), rows, step, ts, matrix.ravel())
     present = np.stack([column.is_valid().to_numpy() for column in columns.values()], axis=1)
     patterns, pattern_index = np.unique(present, axis=0, return_inverse=True)
     if len(patterns) > _MOST_PATTERNS:
         row, metric = np.nonzero(present)
         singles: list[Keyset] = [(name,) for name in names]
-        return Points(
-            singles, metric.astype(np.int32), _at(step, row), _at(ts, row), np.ascontiguousarray(matrix[present])
-        )
+        return Points(num_rows, singles, metric.astype(np.int32), row, _at(step, row), _at(ts, row), matrix[present])
     keysets = [tuple(name for name, on in zip(names, pattern, strict=True) if on) for pattern in patterns]
-    return Points(keysets, pattern_index.reshape(-1).astype(np.int32), step, ts, matrix[present])
+    return Points(num_rows, keysets, pattern_index.reshape(-1).astype(np.int32), rows, step, ts, matrix[present])
 
 
 def _long(table: pa.Table, step: npt.NDArray[np.int64] | None, ts: npt.NDArray[np.int64] | None) -> Points:
@@ -218,10 +258,10 @@ def _long(table: pa.Table, step: npt.NDArray[np.int64] | None, ts: npt.NDArray[n
     coded = metric.cast(pa.string()).dictionary_encode().unify_dictionaries().combine_chunks()
     chunk = coded.chunk(0) if isinstance(coded, pa.ChunkedArray) else coded
     names = [check_name("a metric's name", name) for name in chunk.dictionary.to_pylist()]
-    present = pc.is_valid(value).to_numpy()
-    row = np.flatnonzero(present)
+    row = np.flatnonzero(pc.is_valid(value).to_numpy())
     index = chunk.indices.to_numpy().astype(np.int32)[row]
-    return Points([(name,) for name in names], index, _at(step, row), _at(ts, row), value.drop_null().to_numpy().copy())
+    values = value.drop_null().to_numpy().copy()
+    return Points(table.num_rows, [(name,) for name in names], index, row, _at(step, row), _at(ts, row), values)
 
 
 def _at(values: npt.NDArray[np.int64] | None, row: npt.NDArray[np.intp]) -> npt.NDArray[np.int64] | None:

@@ -10,9 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from ckptlake._internal.files import storage_errors
-from ckptlake.runs.wal import SegmentHeader, SegmentName, SegmentWriter
-
-OpenRuns = tuple[tuple[str, int], ...]
+from ckptlake.runs.wal import OpenRuns, SegmentHeader, SegmentName, SegmentWriter
 
 
 class Journal:
@@ -64,16 +62,21 @@ class Journal:
         try:
             segment.sync()
         except OSError:
-            self._to_write.extendleft(reversed(self._to_sync))
-            self._to_sync.clear()
-            self._live = None
-            self.sealed.append(segment)
+            self._begin_anew()
             raise
         self._to_sync.clear()
         self._next_frame = segment.next_frame
 
+    def _begin_anew(self) -> None:
+        """Leave the live segment as it is; what was not synced is written again to the next, numbers and all."""
+        self._to_write.extendleft(reversed(self._to_sync))
+        self._to_sync.clear()
+        self._seal_live()
+
     def _segment(self, open_runs: OpenRuns) -> SegmentWriter:
-        if self._live is None or self._live.broken:
+        if self._live is not None and self._live.broken:
+            self._begin_anew()
+        if self._live is None:
             self.begin(open_runs)
         assert self._live is not None
         return self._live

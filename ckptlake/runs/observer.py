@@ -29,6 +29,7 @@ class Observer:
         self._record_environment = record_environment
         self._record_system = record_system
         self._interval_s = interval_s
+        self._directory = _working_directory()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -50,7 +51,7 @@ class Observer:
 
     def _observe(self, samples: bool, wants_environment: bool) -> None:
         if wants_environment:
-            self._record_environment(environment_columns(self._capture, Path.cwd()))
+            self._record_environment(environment_columns(self._capture, self._directory))
         if not samples:
             return
         from ckptlake.runs.system import SystemSampler
@@ -63,6 +64,13 @@ class Observer:
             self._record_system(sampler.sample())
         finally:
             sampler.close()
+
+
+def _working_directory() -> Path:
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        return Path("/")
 
 
 def environment_columns(capture: Capture, directory: Path) -> dict[str, object]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import logging
 import os
 import time
 from collections import defaultdict
@@ -21,11 +19,11 @@ from ckptlake._internal.locks import exclusive_if_free, release, try_lock
 from ckptlake.errors import DamagedSegmentError
 from ckptlake.runs.commit import Stores, commit_segments
 from ckptlake.runs.frames import table_of, unpack
+from ckptlake.runs.quarantine import set_aside
 from ckptlake.runs.wal import SegmentContents, SegmentName, read_segment
 from ckptlake.tables.layout import Layout
 from ckptlake.types import RunStatus
 
-logger = logging.getLogger(__name__)
 _UNBORN_AFTER_S = 3600.0
 
 
@@ -121,11 +119,11 @@ def _commit(layout: Layout, stores: Stores, paths: list[Path]) -> Recovery:
         try:
             segment = read_segment(path)
         except DamagedSegmentError as error:
-            quarantined.append(_quarantine(layout, path, 0, str(error)))
+            quarantined.append(set_aside(layout, path, 0, str(error)))
             continue
         segments.append(segment)
         if segment.damage is not None:
-            quarantined.append(_quarantine(layout, path, segment.sound_bytes, segment.damage))
+            quarantined.append(set_aside(layout, path, segment.sound_bytes, segment.damage))
     closing = [row for writer in _by_writer(segments).items() for row in _killed_rows(*writer)]
     commit_segments(stores, segments, closing)
     for path in paths:
@@ -155,8 +153,8 @@ def _killed_rows(writer: str, segments: list[SegmentContents]) -> list[tuple[str
             if rows.num_rows and "ts" in rows.column_names:
                 last_us = max(last_us, pc.max(rows.column("ts")).value)
             if table_of(packed) == "runs":
-                for row in rows.select(["run_id", "attempt", "status"]).to_pylist():
-                    run = (row["run_id"], row["attempt"])
+                for row in rows.select(["run_id", "attempt", "writer", "status"]).to_pylist():
+                    run = (row["run_id"], row["attempt"], row["writer"])
                     if row["status"] == RunStatus.RUNNING:
                         open_runs[run] = 0
                     elif row["status"] is not None:
@@ -168,22 +166,11 @@ def _killed_rows(writer: str, segments: list[SegmentContents]) -> list[tuple[str
             {
                 "run_id": run_id,
                 "attempt": attempt,
-                "writer": writer,
+                "writer": participant,
                 "ts": moment,
                 "event": "killed",
                 "status": str(RunStatus.KILLED),
             },
         )
-        for run_id, attempt in open_runs
+        for run_id, attempt, participant in open_runs
     ]
-
-
-def _quarantine(layout: Layout, path: Path, offset: int, damage: str) -> Path:
-    """Set aside a segment's bytes from `offset` on, with a note of what is wrong with them."""
-    layout.quarantine.mkdir(exist_ok=True)
-    place = layout.quarantine / f"{path.name}.from-{offset}"
-    place.write_bytes(path.read_bytes()[offset:])
-    note = {"segment": path.name, "from_byte": offset, "size_bytes": place.stat().st_size, "damage": damage}
-    place.with_name(f"{place.name}.json").write_text(json.dumps(note, indent=2))
-    logger.warning("%s: %s; the frames before it are recovered, the rest is set aside in %s", path.name, damage, place)
-    return place

@@ -10,8 +10,8 @@ from ckptlake._internal.names import check_name, flatten
 from ckptlake.errors import InvalidInputError, RequirementError
 from ckptlake.runs.typed import TypedValue
 
-_KINDS = {float: "float", int: "int", str: "str", bool: "bool", list: "json", dict: "json", None: "any"}
-_FITTING = {"float": {"float", "int"}, "any": {"float", "int", "str", "bool", "json", "null"}}
+_KINDS = {float: "float", int: "int", str: "str", bool: "bool", list: "list", dict: "dict", None: "any"}
+_OPENINGS = {"list": "[", "dict": "{"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +60,17 @@ class Requirement:
             RequirementError: one is missing or of another kind; the message names it.
         """
         for name, wanted in self.params.items():
+            if wanted == "dict" and any(given.startswith(f"{name}.") for given in params):
+                continue
             if name not in params:
                 raise RequirementError(
                     f"experiment {experiment!r} requires the param {name!r} ({_described(wanted)}), which this run "
                     f"does not give; its params are {', '.join(sorted(params)) or 'none'}"
                 )
-            value = params[name]
-            fits = value.text in wanted if isinstance(wanted, tuple) else value.kind in _FITTING.get(wanted, {wanted})
-            if not fits:
+            if not _fits(params[name], wanted):
                 raise RequirementError(
                     f"experiment {experiment!r} requires the param {name!r} to be {_described(wanted)}, got "
-                    f"{value.kind} {value.text if value.text is not None else value.json or value.number}"
+                    f"{params[name].kind} {params[name]}"
                 )
 
     def missing_metrics(self, logged: Iterable[str]) -> list[str]:
@@ -87,6 +87,14 @@ def _kind(name: str, wanted: object) -> str | tuple[str, ...]:
         f"the requirement for param {name!r} must be float, int, str, bool, list, dict, None for any, or a list "
         f"of allowed texts, got {wanted!r:.80}"
     )
+
+
+def _fits(value: TypedValue, wanted: str | tuple[str, ...]) -> bool:
+    if isinstance(wanted, tuple):
+        return value.text in wanted
+    if wanted in _OPENINGS:
+        return value.kind == "json" and (value.json or "").startswith(_OPENINGS[wanted])
+    return wanted in ("any", value.kind) or (wanted == "float" and value.kind == "int")
 
 
 def _described(wanted: str | tuple[str, ...]) -> str:

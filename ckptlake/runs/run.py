@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import traceback
 import weakref
@@ -16,13 +15,13 @@ from typing import Any
 import numpy as np
 
 from ckptlake._internal.names import check_name, check_text, flatten
-from ckptlake.errors import InvalidInputError, ParamChangedError, RequirementError, RunClosedError, StorageError
+from ckptlake.errors import CkptlakeError, InvalidInputError, RequirementError, RunClosedError
 from ckptlake.runs.bulk import read_points
 from ckptlake.runs.frames import Keyset, Stream
 from ckptlake.runs.observer import Observer
 from ckptlake.runs.scalars import as_scalar, as_scalars, as_step
 from ckptlake.runs.starting import RunStart
-from ckptlake.runs.typed import TypedValue, typed_params, typed_tags
+from ckptlake.runs.typed import TypedValue, check_unchanged, typed_params, typed_tags
 from ckptlake.runs.writer import Writer
 from ckptlake.types import Direction, RunStatus
 
@@ -65,7 +64,7 @@ class Run:
         self._requirement = start.requirement
         self._is_leader = start.event != "joined"
         forked_from = start.forked_from or (None, None)
-        writer.open_run(self.id, self.attempt)
+        self._participant = writer.open_run(self.id, self.attempt, self)
         self._event(
             start.event,
             status=str(RunStatus.RUNNING),
@@ -80,6 +79,8 @@ class Run:
         )
         started_us = start.started_us if start.started_us is not None else self._last_us
         self._started_us = started_us
+        self._add_params(start.given_params)
+        self._add_tags(start.given_tags)
         self._observer.start(samples=self._is_leader and start.capture.system)
         writer.wake()
         _started.add(self)
@@ -93,15 +94,13 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._closed:
-            return
-        if error is None:
+        if error is None or is_success(error):
             self.finish()
             return
         try:
             self.fail(error)
-        except StorageError as refusal:
-            error.add_note(f"and the run could not be committed: {refusal}")
+        except CkptlakeError as refusal:
+            error.add_note(f"and the run could not be ended whole: {refusal}")
 
     @property
     def params(self) -> Mapping[str, TypedValue]:
@@ -121,21 +120,25 @@ class Run:
             InvalidInputError: a name, value or step that cannot be kept; nothing of the call is recorded.
             RunClosedError: the run has ended.
             StorageError: the disk has refused writes since the last call. What this call logs is kept in
-                memory and tried again every second.
+                memory and tried again every second; only when memory holds as much as it may is it refused.
+            UnreadableTensorError: a device failed while a tensor logged before was read; that point is lost.
         """
         if self._closed:
             raise self._closed_error()
         values: tuple[Any, ...]
+        is_first = False
         keyset = self._keysets.get(tuple(metrics)) if type(metrics) is dict else None
         if keyset is not None:
             values = tuple(metrics.values())
             for value in values:
                 if type(value) is not float:
                     ready = as_scalars(keyset, values)
+                    is_first = ready is None
                     keyset, values = (keyset, ready) if ready is not None else self._checked(metrics)
                     break
         else:
             keyset, values = self._checked(metrics)
+            is_first = True
         if step is not None and (type(step) is not int or not _STEP_MIN <= step <= _STEP_MAX):
             step = as_step(step)
         writer = self._writer
@@ -147,10 +150,12 @@ class Run:
                 now_us = self._last_us + 1
             self._last_us = now_us
             if step is None:
-                step = self._next_step
+                step = self._counted(1)
             if step >= self._next_step:
                 self._next_step = step + 1
             writer.calls.append((self._stream, keyset, step, now_us, values))
+        if is_first:
+            self._metrics.update(keyset)
         if not writer.running:
             writer.ensure_started()
         if writer.alarm:
@@ -166,8 +171,13 @@ class Run:
         values = tuple(as_scalar(name, value) for name, value in flat.items())
         if keyset == tuple(metrics):
             keyset = self._keysets.setdefault(keyset, keyset)
-        self._metrics.update(keyset)
         return keyset, values
+
+    def _counted(self, rows: int) -> int:
+        """Return the step to count from, if that many more fit into 64 bits."""
+        if self._next_step + rows - 1 > _STEP_MAX:
+            raise InvalidInputError(f"the run has reached step {_STEP_MAX}, the largest there is: give step=")
+        return self._next_step
 
     def log_frame(self, frame: Any, *, step: str = "step", ts: str = "ts") -> None:
         """Record many points at once.
@@ -189,17 +199,18 @@ class Run:
         with self._lock:
             steps = points.step
             if steps is None:
-                steps = np.arange(self._next_step, self._next_step + points.num_rows)
-            if len(steps):
-                self._next_step = max(self._next_step, min(int(steps.max()), _STEP_MAX - 1) + 1)
+                steps = self._counted(points.num_rows) + points.row
+                self._next_step += points.num_rows
+            elif len(steps):
+                self._next_step = max(self._next_step, int(steps.max()) + 1)
             times = points.ts_us
             if times is None:
                 first_us = max(self._writer.clock.now_us(), self._last_us + 1)
-                times = np.full(points.num_rows, first_us)
+                times = np.full(len(steps), first_us)
                 if points.repeats_steps(steps):
-                    times += np.arange(points.num_rows)
+                    times += points.row
                 self._last_us = first_us + points.num_rows
-            self._metrics.update(name for keyset in points.keysets for name in keyset)
+            self._metrics |= points.metrics
         for block in points.blocks(self._stream, steps, times):
             self._writer.add_block(block)
         if self._writer.alarm:
@@ -219,16 +230,12 @@ class Run:
         self._check_open()
         given = typed_params(params)
         if not allow_change:
-            for name, value in given.items():
-                if name in self._params and repr(self._params[name]) != repr(value):
-                    before = self._params[name]
-                    raise ParamChangedError(
-                        f"param {name!r} of run {self.id} is {_shown(before)} and cannot become {_shown(value)}; "
-                        "start another run, or pass allow_change=True"
-                    )
-        fresh = {name: value for name, value in given.items() if repr(self._params.get(name)) != repr(value)}
-        moment = self._moment()
-        identity = {"run_id": self.id, "attempt": self.attempt, "ts": moment}
+            check_unchanged(self.id, self._params, given)
+        self._add_params(given)
+
+    def _add_params(self, given: Mapping[str, TypedValue]) -> None:
+        fresh = {n: v for n, v in given.items() if n not in self._params or not self._params[n].same_as(v)}
+        identity = {"run_id": self.id, "attempt": self.attempt, "ts": self._moment()}
         self._writer.add_rows("params", [{**identity, "key": n, **v.columns()} for n, v in fresh.items()])
         self._params.update(fresh)
 
@@ -239,9 +246,11 @@ class Run:
             InvalidInputError: a value that cannot be kept; the message names it.
         """
         self._check_open()
-        moment = self._moment()
-        identity = {"run_id": self.id, "attempt": self.attempt, "ts": moment, "removed": False}
-        self._writer.add_rows("tags", [{**identity, "key": n, **v.columns()} for n, v in typed_tags(tags).items()])
+        self._add_tags(typed_tags(tags))
+
+    def _add_tags(self, given: Mapping[str, TypedValue]) -> None:
+        identity = {"run_id": self.id, "attempt": self.attempt, "ts": self._moment(), "removed": False}
+        self._writer.add_rows("tags", [{**identity, "key": n, **v.columns()} for n, v in given.items()])
 
     def remove_tags(self, *names: str) -> None:
         """Remove tags by name; one that is not there is no error."""
@@ -291,11 +300,14 @@ class Run:
         """End the run and commit its rows to the tables; a second call does nothing.
 
         Raises:
+            InvalidInputError: `status` is no end of a run.
             StorageError: the disk refused; what was flushed is committed by the next process.
             RequirementError: the experiment requires metrics this run never logged; it counts as failed.
         """
         if self._closed:
             return
+        if status not in (RunStatus.FINISHED, RunStatus.FAILED, RunStatus.KILLED):
+            raise InvalidInputError(f"a run ends as 'finished', 'failed' or 'killed', not {status!r:.60}")
         status = RunStatus(status)
         missing = self._missing_metrics() if status == RunStatus.FINISHED else []
         if missing:
@@ -312,7 +324,7 @@ class Run:
         """End the run as failed and keep the traceback of `error` as a note."""
         if self._closed:
             return
-        self.note("".join(traceback.format_exception(error)).rstrip())
+        self.note(_storable("".join(traceback.format_exception(error)).rstrip()))
         self._close(RunStatus.FAILED)
 
     def _missing_metrics(self) -> list[str]:
@@ -329,7 +341,7 @@ class Run:
         self._event(str(status), status=str(status))
         self._closed = True
         self.status = status
-        self._writer.close_run(self.id, self.attempt)
+        self._writer.close_run(self.id, self.attempt, self._participant)
         self._writer.commit()
         if self._writer.alarm:
             self._writer.raise_alarm()
@@ -338,7 +350,7 @@ class Run:
         identity = {
             "run_id": self.id,
             "attempt": self.attempt,
-            "writer": self._writer.writer_id,
+            "writer": self._participant,
             "ts": self._moment(),
             "event": event,
         }
@@ -368,19 +380,30 @@ class Run:
         )
 
 
-def _shown(value: TypedValue) -> object:
-    return value.text if value.text is not None else value.json or value.number
+def is_success(error: BaseException) -> bool:
+    """Return whether an exception is a program's way to end well: ``sys.exit()`` or ``sys.exit(0)``."""
+    return isinstance(error, SystemExit) and error.code in (None, 0)
 
 
-def finish_open_runs(writer: Writer) -> None:
-    """End the runs a writer still has open: failed if an exception is ending the program, else finished."""
-    error: BaseException | None = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
-    for run in sorted(_started, key=lambda run: run.id):
-        if run._writer is writer and run._pid == os.getpid():
-            if error is not None and not hasattr(sys, "ps1"):
-                run.fail(error)
-            else:
-                run.finish()
+def _storable(text: str) -> str:
+    return text.encode(errors="backslashreplace").decode().replace("\0", "\\x00")
+
+
+def end_open_runs(writer: Writer, error: BaseException | None) -> None:
+    """End all runs a writer has open: failed where an exception ends them, else finished.
+
+    Raises:
+        CkptlakeError: the first that could not be ended whole, after all have been tried.
+    """
+    refusals: list[CkptlakeError] = []
+    for run in writer.open_holders:
+        if isinstance(run, Run):
+            try:
+                run.__exit__(type(error) if error else None, error, None)
+            except CkptlakeError as refusal:
+                refusals.append(refusal)
+    if refusals:
+        raise refusals[0]
 
 
 def _renew_locks() -> None:

@@ -12,6 +12,7 @@ from ckptlake._internal.optional import if_imported
 from ckptlake.errors import InvalidInputError, UnreadableTensorError
 
 _EXACT_INTEGER = 2**53
+_PRINTED_BITS = 10_000
 _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
 _ACCEPTED = "int, float, bool, a numpy scalar or 0-d array, or a 0-d torch tensor"
 
@@ -33,7 +34,7 @@ class DeferredScalar:
         try:
             if self._ready is not None:
                 self._ready.synchronize()
-            return float(self._value.item())
+            return _read(self._value.item())
         except RuntimeError as error:
             raise UnreadableTensorError(f"a tensor on {self._value.device} could not be read: {error}") from error
 
@@ -63,7 +64,7 @@ def as_scalar(name: str, value: object) -> float | DeferredScalar:
         if value.ndim != 0:
             raise _refusal(name, value, f" of shape {value.shape}; log one element, or value.mean()")
         value = value[()]
-    if isinstance(value, np.bool_ | np.integer | np.floating):
+    if isinstance(value, np.bool_ | np.integer | np.floating) and not isinstance(value, np.timedelta64):
         return _exact(name, value)
     torch: Any = if_imported("torch")
     if torch is not None and isinstance(value, torch.Tensor):
@@ -90,19 +91,36 @@ def as_scalars(names: Sequence[str], values: Sequence[object]) -> tuple[Any, ...
 
 
 def _exact(name: str, value: Any) -> float:
+    number = exact_float(value)
+    if number is None:
+        raise InvalidInputError(
+            f"metric {name!r}: {shown(value)} cannot be kept exactly as a float64; log float(value) if rounding is "
+            "fine, or keep it as a param or tag"
+        )
+    return number
+
+
+def exact_float(value: Any) -> float | None:
+    """Return a real number as the float64 equal to it, or None if there is none."""
     try:
         number = float(value)
     except OverflowError:
-        number = float("inf")
-    if isinstance(value, np.floating):
-        if number == value or np.isnan(value):
-            return number
-    elif -_EXACT_INTEGER <= value <= _EXACT_INTEGER or (np.isfinite(number) and int(number) == int(value)):
-        return number
-    raise InvalidInputError(
-        f"metric {name!r}: {value} cannot be kept exactly as a float64; log float(value) if rounding is fine, "
-        "or keep it as a param or tag"
-    )
+        return None
+    return number if number == value or number != number else None
+
+
+def shown(value: object) -> str:
+    """Return a value as text for a message, also where it has more digits than Python prints."""
+    if isinstance(value, int) and value.bit_length() > _PRINTED_BITS:
+        return f"an integer of {value.bit_length()} bits"
+    return f"{value!r:.100}"
+
+
+def _read(number: Any) -> float:
+    found = exact_float(number)
+    if found is None:
+        raise UnreadableTensorError(f"{shown(number)} cannot be kept exactly as a float64")
+    return found
 
 
 def _from_tensor(name: str, tensor: Any) -> float | DeferredScalar:
@@ -121,8 +139,8 @@ def _from_tensor(name: str, tensor: Any) -> float | DeferredScalar:
 def _refusal(name: str, value: object, detail: str = "") -> InvalidInputError:
     kind = type(value)
     full_name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    shown = detail or f" ({value!r:.80})"
-    return InvalidInputError(f"metric {name!r}: a {full_name}{shown} is not accepted; accepted are {_ACCEPTED}")
+    detail = detail or f" ({value!r:.80})"
+    return InvalidInputError(f"metric {name!r}: a {full_name}{detail} is not accepted; accepted are {_ACCEPTED}")
 
 
 def split_readable(calls: Sequence[Any]) -> tuple[list[Any], list[UnreadableTensorError]]:
@@ -154,9 +172,9 @@ def as_step(step: object) -> int:
         number = operator.index(step)  # type: ignore[arg-type]
     except TypeError:
         raise InvalidInputError(
-            f"step must be an integer, got {type(step).__name__} {step!r:.80}; log fractions such as epochs as a "
+            f"step must be an integer, got {type(step).__name__} {shown(step)}; log fractions such as epochs as a "
             "metric of their own and declare it with run.define(..., step_metric=...)"
         ) from None
     if not _INT64_MIN <= number <= _INT64_MAX:
-        raise InvalidInputError(f"step {number} is outside the 64-bit integers")
+        raise InvalidInputError(f"step {shown(number)} is outside the 64-bit integers")
     return number

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from ckptlake._internal.ids import check_run_id, new_id
@@ -12,7 +12,7 @@ from ckptlake.config import Capture
 from ckptlake.errors import InvalidInputError, RunExistsError, RunNotFoundError
 from ckptlake.runs.requirements import Requirement
 from ckptlake.runs.scalars import as_step
-from ckptlake.runs.typed import TypedValue
+from ckptlake.runs.typed import TypedValue, check_unchanged
 from ckptlake.types import RunStatus
 
 DEFAULT_EXPERIMENT = "default"
@@ -26,6 +26,8 @@ class RunStart:
         event: ``created``, ``resumed`` after an end, or ``joined`` beside a process that has it open.
         first_step: what a `log` call without a step counts from.
         params: params the run has already.
+        given_params: params to record at the start.
+        given_tags: tags to set at the start.
         logged_metrics: metrics the run has already.
     """
 
@@ -40,6 +42,8 @@ class RunStart:
     started_us: int | None = None
     params: Mapping[str, TypedValue] = field(default_factory=dict)
     logged_metrics: frozenset[str] = frozenset()
+    given_params: Mapping[str, TypedValue] = field(default_factory=dict)
+    given_tags: Mapping[str, TypedValue] = field(default_factory=dict)
     requirement: Requirement | None = None
     capture: Capture = field(default_factory=Capture)
 
@@ -96,7 +100,7 @@ class RunFacts(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRequest:
-    """What a caller asks of a run, as given."""
+    """What a caller asks of a run: names and ids as given, params and tags typed."""
 
     experiment: object = None
     name: object = None
@@ -104,20 +108,48 @@ class RunRequest:
     parent: object = None
     resume: object = None
     fork_from: object = None
+    params: Mapping[str, TypedValue] = field(default_factory=dict)
+    tags: Mapping[str, TypedValue] = field(default_factory=dict)
     capture: Capture = field(default_factory=Capture)
+    allow_change: bool = False
+
+    @property
+    def refers_to_runs(self) -> bool:
+        """Whether other runs must be looked up."""
+        return any(ref is not None for ref in (self.run_id, self.parent, self.resume, self.fork_from))
 
 
-def plan_start(request: RunRequest, facts: RunFacts, find_requirement: Callable[[str], Requirement | None]) -> RunStart:
+FindRequirement = Callable[[str], Requirement | None]
+
+
+def plan_start(request: RunRequest, facts: RunFacts, find_requirement: FindRequirement) -> RunStart:
     """Decide how the requested run starts.
 
     Raises:
         InvalidInputError: names or ids that cannot be used, or that contradict each other.
         RunNotFoundError: the run to resume, to fork from or to nest under does not exist.
         RunExistsError: the id belongs to a run that has ended.
+        ParamChangedError: a run that is continued has a param with another value.
+        RequirementError: the experiment requires a param that the run does not give.
     """
+    start = _planned(request, facts)
+    if not request.allow_change:
+        check_unchanged(start.run_id, start.params, request.params)
+    requirement = find_requirement(start.experiment)
+    if requirement is not None:
+        requirement.check_params(start.experiment, {**start.params, **request.params})
+    return replace(
+        start,
+        requirement=requirement,
+        capture=request.capture,
+        given_params=request.params,
+        given_tags=request.tags,
+    )
+
+
+def _planned(request: RunRequest, facts: RunFacts) -> RunStart:
     if request.resume is not None:
         return _resumed(request, _get(facts, _run_id(request.resume), "resume"))
-    experiment = check_experiment(DEFAULT_EXPERIMENT if request.experiment is None else request.experiment)
     run_id = new_id()
     if request.run_id is not None:
         run_id = check_run_id(request.run_id)
@@ -128,15 +160,14 @@ def plan_start(request: RunRequest, facts: RunFacts, find_requirement: Callable[
             )
         if known is not None:
             return _continued(request, known, "joined", known.attempt)
-    parent = None if request.parent is None else _get(facts, _run_id(request.parent), "parent").run_id
+    forked_from = _fork(request.fork_from, facts)
     return RunStart(
         run_id=run_id,
         name=check_name("the run's name", request.name) if request.name is not None else run_id,
-        experiment=experiment,
-        parent_run_id=parent,
-        forked_from=_fork(request.fork_from, facts),
-        requirement=find_requirement(experiment),
-        capture=request.capture,
+        experiment=check_experiment(DEFAULT_EXPERIMENT if request.experiment is None else request.experiment),
+        parent_run_id=None if request.parent is None else _get(facts, _run_id(request.parent), "parent").run_id,
+        forked_from=forked_from,
+        first_step=0 if forked_from is None else max(0, forked_from[1] + 1),
     )
 
 
@@ -161,11 +192,10 @@ def _continued(request: RunRequest, known: KnownRun, event: str, attempt: int) -
         experiment=known.experiment,
         attempt=attempt,
         event=event,
-        first_step=0 if known.last_step is None else known.last_step + 1,
+        first_step=0 if known.last_step is None else max(0, known.last_step + 1),
         started_us=known.started_us,
         params=known.params,
         logged_metrics=known.metrics,
-        capture=request.capture,
     )
 
 

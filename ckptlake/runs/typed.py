@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 
 from ckptlake._internal.names import check_name, check_text, flatten
-from ckptlake.errors import InvalidInputError
+from ckptlake.errors import InvalidInputError, ParamChangedError
+from ckptlake.runs.scalars import exact_float, shown
 
+_MOST_INTEGER_BITS = 4096
 _ACCEPTED = "None, bool, int, float, str, Path, date, Enum, numpy scalar, or a list, tuple or dict of these"
 
 
@@ -36,6 +38,15 @@ class TypedValue:
     text: str | None
     json: str | None
 
+    def same_as(self, other: TypedValue) -> bool:
+        """Return whether both are one value; NaN is the same as NaN, and keys of a dict have no order."""
+        if self.kind == other.kind == "json":
+            return bool(json.loads(self.json or "null") == json.loads(other.json or "null"))
+        return repr(self) == repr(other)
+
+    def __str__(self) -> str:
+        return self.text if self.text is not None else str(self.json or self.number)
+
     def columns(self) -> dict[str, object]:
         """Return the value as columns of a row."""
         return {"kind": self.kind, "number": self.number, "text": self.text, "json": self.json}
@@ -53,6 +64,10 @@ def typed(kind: str, name: str, value: object) -> TypedValue:
     if isinstance(plain, bool):
         return TypedValue("bool", float(plain), None, json.dumps(plain))
     if isinstance(plain, int):
+        if plain.bit_length() > _MOST_INTEGER_BITS:
+            raise InvalidInputError(
+                f"{kind} {name!r}: {shown(plain)} is too long; at most {_MOST_INTEGER_BITS} are kept"
+            )
         return TypedValue("int", _nearest(plain), None, str(plain))
     if isinstance(plain, float):
         return TypedValue("float", plain, None, json.dumps(plain) if math.isfinite(plain) else None)
@@ -73,7 +88,12 @@ def _plain(where: str, value: object) -> Any:
         return value
     if isinstance(value, Enum):
         return _plain(where, value.value)
-    if isinstance(value, np.generic) and isinstance(value, np.bool_ | np.integer | np.floating | np.str_):
+    if isinstance(value, np.longdouble):
+        number = exact_float(value)
+        if number is None:
+            raise InvalidInputError(f"{where}: {value!r} cannot be kept exactly as a float64; pass float(value)")
+        return number
+    if isinstance(value, np.bool_ | np.integer | np.floating | np.str_) and not isinstance(value, np.timedelta64):
         return _plain(where, value.item())
     if isinstance(value, str):
         return check_text(f"the text of {where}", str(value))
@@ -122,6 +142,20 @@ def typed_params(params: object) -> dict[str, TypedValue]:
             f"params must be a dict, a dataclass or an argparse.Namespace, got {type(params).__name__}"
         )
     return {name: typed("param", name, value) for name, value in flatten(params, ".", "param").items()}
+
+
+def check_unchanged(run_id: str, known: Mapping[str, TypedValue], given: Mapping[str, TypedValue]) -> None:
+    """Check that no param has another value than before.
+
+    Raises:
+        ParamChangedError: one has; the message names both values.
+    """
+    for name, value in given.items():
+        if name in known and not known[name].same_as(value):
+            raise ParamChangedError(
+                f"param {name!r} of run {run_id} is {known[name]} and cannot become {value}; start another run, or "
+                "pass allow_change=True"
+            )
 
 
 def typed_tags(tags: Mapping[str, object] | Iterable[str] | str) -> dict[str, TypedValue]:

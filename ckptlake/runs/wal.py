@@ -31,6 +31,10 @@ _HEADER_MAGIC, _FRAME_MAGIC = b"CKLH", b"CKL1"
 _NAME = re.compile(r"(?P<writer>[0-9A-Za-z-]+)\.(?P<sequence>\d{8})\.wal")
 
 
+OpenRuns = tuple[tuple[str, int, str], ...]
+"""Open runs as (run_id, attempt, participant): the same run may be open several times."""
+
+
 def encode(magic: bytes, number: int, payload: bytes | memoryview) -> list[bytes | memoryview]:
     """Return a frame as the pieces to write one after the other."""
     covered = zlib.crc32(payload, zlib.crc32(_COVERED.pack(len(payload), number)))
@@ -55,14 +59,14 @@ class SegmentName:
 
 @dataclass(frozen=True, slots=True)
 class SegmentHeader:
-    """What a segment says of its writer: the runs that were open when it began, as (run_id, attempt)."""
+    """What a segment says of its writer, with the runs that were open when it began."""
 
     lake_id: str
     writer: str
     host: str
     pid: int
     first_frame: int
-    open_runs: tuple[tuple[str, int], ...] = ()
+    open_runs: OpenRuns = ()
 
     def payload(self) -> bytes:
         fields = {
@@ -81,7 +85,7 @@ class SegmentHeader:
         fields: dict[str, Any] = json.loads(payload)
         if fields["format_version"] > FORMAT_VERSION:
             raise ValueError(f"segment format {fields['format_version']} is newer than this ckptlake reads")
-        open_runs = tuple((str(run_id), int(attempt)) for run_id, attempt in fields["open_runs"])
+        open_runs = tuple((str(run), int(attempt), str(who)) for run, attempt, who in fields["open_runs"])
         return cls(fields["lake_id"], fields["writer"], fields["host"], fields["pid"], fields["first_frame"], open_runs)
 
 

@@ -18,10 +18,17 @@ from ckptlake._internal.files import storage_errors
 from ckptlake._internal.ids import new_id
 from ckptlake._internal.optional import if_imported
 from ckptlake.config import Settings
-from ckptlake.errors import CkptlakeError, CommitConflictError, StorageError, UnreadableTensorError
+from ckptlake.errors import (
+    CkptlakeError,
+    CommitConflictError,
+    DamagedSegmentError,
+    StorageError,
+    UnreadableTensorError,
+)
 from ckptlake.runs.commit import Stores, commit_segments
 from ckptlake.runs.frames import Block, Keyset, Stream, pack_block, pack_calls, pack_rows
 from ckptlake.runs.journal import Journal
+from ckptlake.runs.quarantine import set_aside
 from ckptlake.runs.recovery import Recovery, recover
 from ckptlake.runs.scalars import split_readable
 from ckptlake.runs.wal import SegmentWriter, read_segment
@@ -59,7 +66,8 @@ class Writer:
         self.calls: deque[LogCall] = deque()
         self._rows: deque[Row] = deque()
         self._blocks: deque[Block] = deque()
-        self._open: dict[tuple[str, int], None] = {}
+        self._open: dict[tuple[str, int, str], object] = {}
+        self._participants = 0
         self._journal = Journal(self.layout.wal, self._lake_id, new_id())
         self._io_lock = threading.RLock()
         self._commit_lock = threading.RLock()
@@ -67,9 +75,9 @@ class Writer:
         self._flush_wanted = threading.Event()
         self._commit_wanted = threading.Event()
         self._closing = threading.Event()
-        self._threads: list[threading.Thread] = []
+        self._threads: dict[str, threading.Thread] = {}
         self._faults: dict[str, BaseException] = {}
-        self._losses: list[UnreadableTensorError] = []
+        self._losses: list[CkptlakeError] = []
         self._points_since_seal = 0
         self.running = False
         self.alarm = False
@@ -78,12 +86,25 @@ class Writer:
     def writer_id(self) -> str:
         return self._journal.writer
 
-    def open_run(self, run_id: str, attempt: int) -> None:
-        """Name a run in every further segment, so that a crash can be told from an end."""
-        self._open[(run_id, attempt)] = None
+    def open_run(self, run_id: str, attempt: int, holder: object) -> str:
+        """Name a run in every further segment, so that a crash can be told from an end; keeps its holder alive.
 
-    def close_run(self, run_id: str, attempt: int) -> None:
-        self._open.pop((run_id, attempt), None)
+        Returns:
+            The name under which this holder takes part in the run.
+        """
+        with self._start_lock:
+            self._participants += 1
+            participant = f"{self.writer_id}/{self._participants}"
+            self._open[(run_id, attempt, participant)] = holder
+        return participant
+
+    def close_run(self, run_id: str, attempt: int, participant: str) -> None:
+        self._open.pop((run_id, attempt, participant), None)
+
+    @property
+    def open_holders(self) -> list[object]:
+        """Who has a run open, in the order they opened it."""
+        return list(self._open.values())
 
     def add_rows(self, table: str, rows: Sequence[dict[str, object]]) -> None:
         """Take rows for any table but metrics; they are on disk within a flush interval."""
@@ -98,26 +119,27 @@ class Writer:
             self.flush()
 
     def ensure_started(self) -> None:
-        """Start the threads at the first row of this process."""
+        """Start the threads at the first row of this process, and again should one have died."""
         if self.running:
             return
         with self._start_lock:
-            if self.running:
-                return
-            self._threads = [self._thread("flush", self._flush_forever)]
-            if self._is_child:
+            works = {"flush": self._flush_forever}
+            if not self._is_child:
+                works["commit"] = self._commit_forever
+            elif not self._threads:
                 _at_exit_of_child(self._leave)
-            else:
-                self._threads.append(self._thread("commit", self._commit_forever))
-            for thread in self._threads:
-                thread.start()
             self.running = True
+            for name, work in works.items():
+                if name not in self._threads or not self._threads[name].is_alive():
+                    self._threads[name] = self._thread(name, work)
+                    self._threads[name].start()
 
     def _thread(self, name: str, work: Callable[[], None]) -> threading.Thread:
         def guarded() -> None:
             try:
                 work()
             except BaseException as error:
+                self.running = False
                 self._set_fault(name, error)
                 raise
 
@@ -140,14 +162,18 @@ class Writer:
         """Raise what the threads met since the last call, once."""
         self.alarm = False
         losses, self._losses = self._losses, []
-        for error in (*losses, *self._faults.values()):
-            raise error
+        errors = [*losses, *self._faults.values()]
+        if errors:
+            for other in errors[1:]:
+                errors[0].add_note(f"and: {other}")
+            raise errors[0]
 
     def _set_fault(self, name: str, error: BaseException) -> None:
-        if name not in self._faults:
+        is_new = name not in self._faults
+        self._faults[name] = error
+        if is_new:
             self.alarm = True
             logger.error("%s", error)
-        self._faults[name] = error
 
     def flush(self) -> None:
         """Return once everything logged so far survives a crash.
@@ -157,6 +183,7 @@ class Writer:
         """
         with self._io_lock:
             try:
+                self._journal.sync(tuple(self._open))
                 self._drain()
                 self._journal.sync(tuple(self._open))
                 if self._points_since_seal >= self.settings.commit_points:
@@ -178,8 +205,13 @@ class Writer:
         for table, found in rows.items():
             self._journal.add(pack_rows(table, found))
         while chunk := _take(self.calls, _CALLS_A_FRAME):
+            try:
+                packed = self._pack(chunk)
+            except BaseException:
+                self.calls.extendleft(reversed(chunk))
+                raise
             self._points_since_seal += sum(len(call[1]) for call in chunk)
-            self._journal.add(self._pack(chunk))
+            self._journal.add(packed)
         while self._blocks:
             block = self._blocks.popleft()
             self._points_since_seal += len(block.values)
@@ -191,8 +223,7 @@ class Writer:
             return pack_calls(calls)
         except UnreadableTensorError:
             readable, errors = split_readable(calls)
-            self._losses += errors
-            self.alarm = True
+            self._lose(*errors)
             return pack_calls(readable)
 
     def commit(self) -> None:
@@ -220,7 +251,7 @@ class Writer:
     def _commit_one(self, segment: SegmentWriter) -> None:
         before = {name: store.version() for name, store in self._stores.items()}
         with storage_errors("commit a segment", segment.path):
-            touched = commit_segments(self._stores, [read_segment(segment.path)])
+            touched = self._commit_contents(segment)
         with self._io_lock:
             self._journal.drop(segment)
         if self.settings.auto_compact:
@@ -229,6 +260,23 @@ class Writer:
                     upkeep(self._stores[name], before[name])
                 except StorageError as error:
                     logger.warning("small files of %s stay as they are: %s", name, error)
+
+    def _commit_contents(self, segment: SegmentWriter) -> set[str]:
+        """Commit what can be read of a segment; what the disk has let rot is set aside and raises the alarm."""
+        try:
+            contents = read_segment(segment.path)
+        except DamagedSegmentError as error:
+            set_aside(self.layout, segment.path, 0, str(error))
+            self._lose(error)
+            return set()
+        if contents.damage is not None:
+            place = set_aside(self.layout, segment.path, contents.sound_bytes, contents.damage)
+            self._lose(DamagedSegmentError(f"{segment.path.name}: {contents.damage}; the rest is set aside in {place}"))
+        return commit_segments(self._stores, [contents])
+
+    def _lose(self, *errors: CkptlakeError) -> None:
+        self._losses += errors
+        self.alarm = True
 
     def recover(self) -> Recovery:
         """Commit what writers that have died left behind.
@@ -278,7 +326,7 @@ class Writer:
         finally:
             with self._io_lock:
                 self._journal.abandon()
-        for thread in self._threads:
+        for thread in self._threads.values():
             if thread is not threading.current_thread():
                 thread.join(timeout=5)
         self.running = False
