@@ -8,8 +8,6 @@ from typing import Literal
 Direction = Literal["min", "max"]
 """Whether a smaller or a larger value of a metric is better."""
 
-AsOf = "int | str | datetime | Mapping[str, int] | None"
-
 
 class RunStatus(StrEnum):
     """Where a run is in its life."""

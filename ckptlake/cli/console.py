@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, TextIO, TypeVar
 
-from ckptlake.cli.grid import Column, fit
+from ckptlake.cli.grid import Column, cells, fit
 from ckptlake.cli.strict_json import dumps, dumps_line
 from ckptlake.cli.wording import literal, one_line
 
@@ -118,9 +118,9 @@ class Console:
     def pairs(self, pairs: Iterable[tuple[str, str]]) -> None:
         """Print names and values in two columns; long values run on."""
         shown = [(literal(name), value) for name, value in pairs]
-        indent = max((len(name) for name, _ in shown), default=0)
+        indent = max((cells(name) for name, _ in shown), default=0)
         for name, value in shown:
-            self.line(f"{name:<{indent}}  {value}".rstrip())
+            self.line(f"{name}{' ' * (indent - cells(name))}  {value}".rstrip())
 
     def note(self, *texts: str) -> None:
         """Say things beside the result; what is empty is not said."""
@@ -150,6 +150,7 @@ class Console:
 
     def confirm(self, question: str) -> bool:
         """Ask a question that is answered by y or n; anything but yes is no."""
+        self.flush()
         sys.stderr.write(f"{literal(question)} [y/N] ")
         sys.stderr.flush()
         return sys.stdin.readline().strip().lower() in {"y", "yes"}

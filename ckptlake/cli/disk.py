@@ -53,7 +53,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class TableUsage:
-    """One table: files of its newest snapshot, files only older snapshots or nobody needs, and its log."""
+    """One table: files of its newest snapshot, files that only older snapshots need or nobody, its log and locks."""
 
     name: str
     live: Usage
@@ -103,7 +103,7 @@ def _measure(table: Table) -> TableUsage:
     log: list[int] = []
     for path, size_bytes in _files(table.path):
         place = path.relative_to(table.path)
-        if place.parts[0] == _LOG:
+        if place.parts[0] == _LOG or place.suffix != ".parquet":
             log.append(size_bytes)
         else:
             (live if str(place) in live_paths else not_live).append(size_bytes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -69,11 +70,11 @@ def sql(
 
 
 def _text_of(query: str) -> str:
-    if query == "-":
-        try:
-            query = sys.stdin.read()
-        except UnicodeDecodeError as error:
-            raise InvalidInputError(f"the query on stdin is not UTF-8: {error}") from None
+    try:
+        query = sys.stdin.read() if query == "-" else query
+        query.encode()
+    except UnicodeError as error:
+        raise InvalidInputError(f"the query is not UTF-8: {error}") from None
     if not re.sub(r"--[^\n]*", "", query).strip(" \t\r\n;"):
         raise typer.BadParameter("it is empty", param_hint="'QUERY'")
     return query
@@ -91,10 +92,20 @@ def _value(given: str) -> tuple[str, int | float | str]:
     return name, float(text) if _FLOAT.fullmatch(text) else text
 
 
-def _ask(lake: Lake, query: str, as_of: str | None, values: dict[str, int | float | str]) -> DuckDBPyRelation:
-    moment = int(as_of) if as_of is not None and as_of.isdecimal() else as_of
+def _moment(as_of: str | None) -> int | str | datetime | None:
+    """Return what --as-of means; what is no version and no time is left to the lake to refuse."""
+    if as_of is None or as_of.isdecimal():
+        return as_of and int(as_of)
     try:
-        return lake.sql(query, as_of=moment, **values)
+        moment = datetime.fromisoformat(as_of)
+    except ValueError:
+        return as_of
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+
+
+def _ask(lake: Lake, query: str, as_of: str | None, values: dict[str, int | float | str]) -> DuckDBPyRelation:
+    try:
+        return lake.sql(query, as_of=_moment(as_of), **values)
     except QueryError as error:
         message, hints = _HINT_OF_PYTHON.subn("", str(error))
         raise QueryError(message + ("; give values with --param NAME=VALUE" if hints else "")) from error

@@ -115,7 +115,12 @@ class _Printer:
 
     def _show_lines(self, points: Sequence[Point]) -> None:
         cells = [
-            (wording.moment(point.ts, seconds=True), str(point.step), point.metric, wording.number(point.value))
+            (
+                wording.moment(point.ts, seconds=True),
+                str(point.step),
+                wording.literal(point.metric),
+                wording.number(point.value),
+            )
             for point in points
         ]
         for _, step, metric, _ in cells:

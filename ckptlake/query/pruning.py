@@ -22,7 +22,9 @@ _FLIPPED = {
     "COMPARE_GREATERTHANOREQUALTO": "COMPARE_LESSTHANOREQUALTO",
 }
 _NARROWING_JOINS = frozenset({"INNER", "LEFT", "RIGHT", "OUTER"})
-_LAST_CHARACTER = "\U0010ffff"
+_AFTER_SLASH = chr(ord("/") + 1)
+_CATALOGS = frozenset({"information_schema", "pg_catalog"})
+_LOOKING = ("duckdb_", "sqlite_", "pg_", "query", "pragma_")
 Node = Mapping[str, Any]
 
 
@@ -34,10 +36,15 @@ class Needs:
     alternatives: tuple[Predicates, ...]
 
 
-def read_needs(tree: Node, values: Mapping[str, object]) -> Needs:
-    """Return what a parsed query needs, with its parameters bound to `values`."""
+def read_needs(tree: Node, values: Mapping[str, object]) -> Needs | None:
+    """Return what a parsed query needs, with its parameters bound to `values`.
+
+    None where it looks up views by itself, in the catalog or by a text, so that all must be there.
+    """
+    if _looks_up_views(tree):
+        return None
     tables = frozenset(str(ref["table_name"]).lower() for ref in _nodes(tree, "BASE_TABLE"))
-    if _common_table_names(tree) & POINT_TABLES:
+    if _names_of_ctes(tree) & POINT_TABLES:
         return Needs(tables, ({},))
     alternatives: list[Predicates] = []
     narrowed: set[int] = set()
@@ -47,6 +54,20 @@ def read_needs(tree: Node, values: Mapping[str, object]) -> Needs:
             alternatives.append(_predicates(conditions, ref, values))
     everything = [ref for ref in _nodes(tree, "BASE_TABLE") if _is_points(ref) and id(ref) not in narrowed]
     return Needs(tables, ({},) if everything else tuple(alternatives))
+
+
+def _looks_up_views(tree: Node) -> bool:
+    functions = {str(_function(ref)).lower() for ref in _nodes(tree, "TABLE_FUNCTION")}
+    if any(True for _ in _nodes(tree, "SHOW_REF")) or any(name.startswith(_LOOKING) for name in functions):
+        return True
+    return any(
+        str(ref.get("schema_name")).lower() in _CATALOGS or str(ref["table_name"]).lower().startswith(_LOOKING)
+        for ref in _nodes(tree, "BASE_TABLE")
+    )
+
+
+def _function(ref: Node) -> object:
+    return (ref.get("function") or {}).get("function_name")
 
 
 def _nodes(tree: object, kind: str) -> Iterator[Node]:
@@ -60,16 +81,16 @@ def _nodes(tree: object, kind: str) -> Iterator[Node]:
             yield from _nodes(child, kind)
 
 
-def _common_table_names(tree: object) -> set[str]:
+def _names_of_ctes(tree: object) -> set[str]:
     names: set[str] = set()
     if isinstance(tree, Mapping):
         entries = (tree.get("cte_map") or {}).get("map") or []
         names |= {str(entry["key"]).lower() for entry in entries}
         for child in tree.values():
-            names |= _common_table_names(child)
+            names |= _names_of_ctes(child)
     elif isinstance(tree, list):
         for child in tree:
-            names |= _common_table_names(child)
+            names |= _names_of_ctes(child)
     return names
 
 
@@ -150,14 +171,14 @@ def _read(condition: Node, ref: Node, values: Mapping[str, object]) -> tuple[str
             return column, Bound(low, high)
     if kind == "COMPARE_IN":
         column, *items = condition["children"]
-        name, members = _column(column, ref), [_value(item, values) for item in items]
+        name, members = _column(column, ref), _members(items, values)
         if name is not None and members and all(_suits(name, member) for member in members):
             return name, OneOf(frozenset(members))
-    if kind == "FUNCTION" and condition.get("function_name") == "in_subtree" and len(condition["children"]) == 2:
-        name = _column(condition["children"][0], ref)
-        root = _value(condition["children"][1], values)
-        if name == "experiment" and isinstance(root, str):
-            return name, Bound(root, f"{root}/{_LAST_CHARACTER}")
+    if kind == "FUNCTION" and condition.get("function_name") == "in_subtree":
+        given = [argument["expression"] for argument in condition.get("arguments", ()) if not argument.get("name")]
+        root = _value(given[1], values) if len(given) == 2 else None
+        if isinstance(root, str) and _column(given[0], ref) == "experiment":
+            return "experiment", Bound(root, f"{root}{_AFTER_SLASH}")
     return None
 
 
@@ -183,7 +204,15 @@ def _value(expression: Node, values: Mapping[str, object]) -> Any:
     return None
 
 
+def _members(items: list[Node], values: Mapping[str, object]) -> list[Any]:
+    members: list[Any] = []
+    for item in items:
+        value = _value(item, values)
+        members += value if isinstance(value, list | tuple) else [value]
+    return members
+
+
 def _suits(column: str, value: object) -> bool:
     if column == "step":
         return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
-    return isinstance(value, str)
+    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)

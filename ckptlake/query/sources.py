@@ -97,16 +97,18 @@ class SourceReader:
             if name in self._small
         }
         points = snapshots.get(METRICS.name)
-        files = points.prune(alternatives) if points is not None else []
         live_points = live.rows(METRICS.name, points.transactions) if live is not None and points is not None else None
         repeated = None
         if SUMMARIES.name in snapshots:
             merged = self._merged(snapshots[SUMMARIES.name], live)
             repeated = _repeated(merged)
             if repeated.num_rows and points is not None:
-                key = (points.version, as_of, live.position if live is not None else None)
+                position = live.position if live is not None else None
+                key = (points.version, snapshots[SUMMARIES.name].version, as_of, position)
                 merged = self._with_exact(key, merged, repeated, points, live_points)
             rows[SUMMARIES.name] = merged
+            alternatives = [_with_experiment(predicates, merged) for predicates in alternatives]
+        files = points.prune(alternatives) if points is not None else []
         num_files = points.num_files if points is not None else 0
         logger.debug("the question needs %d of %d files of points", len(files), num_files)
         return Sources(rows, files, num_files, live_points, repeated)
@@ -116,7 +118,8 @@ class SourceReader:
             return dict.fromkeys(tables, as_of)
         log = self._stores[METRICS.name].log
         log.at_version(as_of)
-        committed = next(entry["timestamp"] for entry in log.history() if entry["version"] == as_of)
+        times = {entry["version"]: entry["timestamp"] for entry in log.history()}
+        committed = times.get(as_of, min(times.values()))
         moment = datetime.fromtimestamp(committed / 1000, UTC)
         return {name: as_of if name == METRICS.name else moment for name in tables}
 
@@ -133,13 +136,35 @@ class SourceReader:
         self, key: object, merged: pa.Table, repeated: pa.Table, points: Snapshot, live_points: pa.Table | None
     ) -> pa.Table:
         """Replace the rows of repeated curves by what their own points say."""
-        if self._exact is None or self._exact[0] != key:
+        known = self._exact
+        if known is None or known[0] != key:
             runs = frozenset(repeated.column("run_id").to_pylist())
             files = points.prune([{"run_id": OneOf(runs)}])
             newest = self._run_points(Sources({}, files, points.num_files, live_points, repeated))
-            self._exact = (key, summarise(sort_points(newest)))
-        exact = self._exact[1]
-        return pa.concat_tables([merged.filter(merged.column("steps_unique")), exact])
+            known = self._exact = (key, summarise(sort_points(newest)))
+        return pa.concat_tables([merged.filter(merged.column("steps_unique")), known[1]])
+
+    def uncommitted_runs(self) -> frozenset[str]:
+        """Return the runs of which some process still has rows that are not in the tables."""
+        live = self._read_live()
+        found: set[str] = set()
+        for name, spec in TABLES.items():
+            if "run_id" in spec.schema.names:
+                snapshot = self._stores[name].snapshot(writers=live.writers)
+                rows = live.rows(name, snapshot.transactions)
+                found |= set(pc.unique(rows.column("run_id")).to_pylist()) if rows is not None else set()
+        return frozenset(found)
+
+
+def _with_experiment(predicates: Predicates, summaries: pa.Table) -> Predicates:
+    """Return conditions on runs together with the experiments they belong to, which partition the points."""
+    runs = predicates.get("run_id")
+    if not isinstance(runs, OneOf) or "experiment" in predicates:
+        return predicates
+    own = summaries.filter(pc.is_in(summaries.column("run_id"), value_set=pa.array(sorted(map(str, runs.values)))))
+    if set(pc.unique(own.column("run_id")).to_pylist()) != runs.values:
+        return predicates
+    return {**predicates, "experiment": OneOf(frozenset(pc.unique(own.column("experiment")).to_pylist()))}
 
 
 def _with_live(rows: pa.Table, name: str, snapshot: Snapshot, live: LiveRows | None) -> pa.Table:

@@ -13,7 +13,7 @@ _PLACE = "attempt::HUGEINT * 18446744073709551616::HUGEINT + epoch_us(ts)"
 _POINT = ", ".join(METRICS.schema.names)
 
 MACROS = (
-    "CREATE OR REPLACE TEMP MACRO in_subtree(experiment, root) AS "
+    "CREATE OR REPLACE MACRO in_subtree(experiment, root) AS "
     "(experiment = root OR starts_with(experiment, root || '/'))",
 )
 
@@ -67,14 +67,12 @@ def point_rows(*, has_files: bool, has_live: bool, root_looks_partitioned: bool)
     return " UNION ALL ".join(parts)
 
 
-def metrics(*, has_repeats: bool) -> str:
+def newest_of_repeated() -> str:
     """Return a query for the points with the newest of each repeated step.
 
     Only the curves in `repeated_curves` are searched for repeats: for all others the summaries prove that
     every step occurs once.
     """
-    if not has_repeats:
-        return f"SELECT {_POINT} FROM metrics_raw"
     return f"""
         SELECT {_POINT} FROM metrics_raw ANTI JOIN repeated_curves USING (run_id, metric)
         UNION ALL
@@ -169,6 +167,17 @@ def experiments() -> str:
             LEFT JOIN described USING (experiment)"""
 
 
+_EXACT = "kind = 'int' AND coalesce(abs(number) < 2**53, false)"
+PARAM_KINDS = f"""
+    SELECT key, CASE
+        WHEN bool_and(kind = 'bool') THEN 'bool'
+        WHEN bool_and({_EXACT}) THEN 'int'
+        WHEN bool_and(kind IN ('float', 'null') OR ({_EXACT})) THEN 'number'
+        ELSE 'text' END
+    FROM params GROUP BY key ORDER BY key"""
+"""The type that holds every value of a param exactly: integers beyond 2**53 stay text."""
+
+
 @dataclass(frozen=True, slots=True)
 class WideColumns:
     """What runs_wide has beside the columns of runs: params with their kinds, metrics, metrics with a direction."""
@@ -206,8 +215,9 @@ def runs_wide(columns: WideColumns) -> str:
 
 
 def _param(key: str, kind: str, taken: set[str]) -> str:
-    value = {"number": "number", "bool": "number::BOOLEAN", "int": "number::BIGINT"}.get(kind, "value")
-    return f"any_value({value}) FILTER (key = {literal(key)}) AS {quote(_free(f'params.{key}', taken))}"
+    column = "value" if kind == "text" else "number"
+    cast = {"bool": "::BOOLEAN", "int": "::BIGINT"}.get(kind, "")
+    return f"(any_value({column}) FILTER (key = {literal(key)})){cast} AS {quote(_free(f'params.{key}', taken))}"
 
 
 def _free(name: str, taken: set[str]) -> str:

@@ -222,7 +222,7 @@ def _values(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
 
 def _beyond_exact(column: pa.ChunkedArray, rounded: pa.ChunkedArray) -> Iterator[tuple[float, int]]:
     """Yield the integers so large that a float64 may not hold them, each after what it was rounded to."""
-    large = pc.greater(pc.abs(rounded), float(_EXACT_INTEGER))
+    large = pc.greater_equal(pc.abs(rounded), float(_EXACT_INTEGER))
     yield from zip(rounded.filter(large).to_pylist(), column.filter(large).to_pylist(), strict=True)
 
 

@@ -102,6 +102,8 @@ def _exact(name: str, value: Any) -> float:
 
 def exact_float(value: Any) -> float | None:
     """Return a real number as the float64 equal to it, or None if there is none."""
+    if isinstance(value, np.integer):
+        value = int(value)
     try:
         number = float(value)
     except OverflowError:

@@ -16,7 +16,7 @@ import numpy as np
 
 from ckptlake._internal.names import check_name, check_text, flatten
 from ckptlake.errors import InvalidInputError, ParamChangedError
-from ckptlake.runs.scalars import exact_float, shown
+from ckptlake.runs.scalars import exact_float
 
 _MOST_INTEGER_BITS = 4096
 _ACCEPTED = "None, bool, int, float, str, Path, date, Enum, numpy scalar, or a list, tuple or dict of these"
@@ -64,10 +64,6 @@ def typed(kind: str, name: str, value: object) -> TypedValue:
     if isinstance(plain, bool):
         return TypedValue("bool", float(plain), None, json.dumps(plain))
     if isinstance(plain, int):
-        if plain.bit_length() > _MOST_INTEGER_BITS:
-            raise InvalidInputError(
-                f"{kind} {name!r}: {shown(plain)} is too long; at most {_MOST_INTEGER_BITS} are kept"
-            )
         return TypedValue("int", _nearest(plain), None, str(plain))
     if isinstance(plain, float):
         return TypedValue("float", plain, None, json.dumps(plain) if math.isfinite(plain) else None)

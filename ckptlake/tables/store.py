@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -249,5 +249,7 @@ def check_as_of(as_of: object) -> int | datetime | None:
         except ValueError:
             raise InvalidInputError(f"as_of {as_of!r:.60} is no ISO time such as '2026-01-31T12:00+00:00'") from None
     if isinstance(as_of, datetime):
-        return as_of.astimezone(UTC)
+        with suppress(ValueError, OverflowError):
+            return as_of.astimezone(UTC)
+        return as_of.replace(tzinfo=UTC)  # within a day of the first or last moment there is
     raise InvalidInputError(f"as_of must be a version (0, 1, …), a datetime or ISO text, got {as_of!r:.60}")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -20,7 +19,7 @@ Points = Callable[..., list[tuple[str, int, float]]]
 class OnDevice(torch.Tensor):
     """A tensor that says it is not on the CPU and tells which threads read it."""
 
-    readers: list[int] = []
+    readers: ClassVar[list[int]] = []
     is_cpu = False
 
     def item(self) -> Any:
@@ -111,7 +110,13 @@ class TestAFailingDevice:
             run.log({"next": 4.0}, step=3)
         run.finish()
         other.finish()
-        assert points(run) == [("accuracy", 1, 0.5), ("after", 2, 2.0), ("before", 0, 1.0), ("lr", 1, 0.25), ("next", 3, 4.0)]
+        assert points(run) == [
+            ("accuracy", 1, 0.5),
+            ("after", 2, 2.0),
+            ("before", 0, 1.0),
+            ("lr", 1, 0.25),
+            ("next", 3, 4.0),
+        ]
         assert points(other) == [("x", 1, 3.0)]
 
     def test_is_told_once(self, lake: Lake, start: Callable[..., Run]) -> None:
@@ -148,7 +153,7 @@ class TestAFailingDevice:
         with pytest.raises(KeyError, match="the cause"), start() as run:  # noqa: PT012
             run.log({"loss": on_device(7.0, Broken)})
             raise KeyError("the cause")
-        status, notes = lake.sql("SELECT status, notes FROM runs").fetchone() or (None, "")
+        ((status, notes),) = lake.sql("SELECT status, notes FROM runs").fetchall()
         assert status == "failed"
         assert "the cause" in notes
 
@@ -157,7 +162,6 @@ class TestAFailingDevice:
     ) -> None:
         run = start()
         run.log({"count": on_device(2**53 + 1, dtype=torch.int64), "fine": on_device(2**53, dtype=torch.int64)})
-        wait_for_loss(lake) if False else lake.flush()
-        with pytest.raises(ckptlake.CkptlakeError, match="'count'"):
+        with pytest.raises(UnreadableTensorError, match="'count'"):
             run.finish()
         assert points(run) == [("fine", 0, float(2**53))]

@@ -5,10 +5,9 @@ from __future__ import annotations
 import datetime
 import math
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from decimal import Decimal
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -256,14 +255,14 @@ REFUSED: list[tuple[Any, str]] = [
 
 
 class TestRefused:
-    @pytest.mark.parametrize("value", TOO_FINE, ids=lambda value: f"{type(value).__name__}:{str(value):.24}")
+    @pytest.mark.parametrize("value", TOO_FINE, ids=lambda value: f"{type(value).__name__}:{value!s:.24}")
     def test_integers_that_would_be_rounded(self, run: Run, value: Any) -> None:
         with pytest.raises(InvalidInputError, match=r"'loss/total'.*cannot be kept exactly as a float64"):
             run.log({"loss/total": value})
 
     @pytest.mark.parametrize(("value", "kind"), REFUSED, ids=lambda value: f"{type(value).__name__}:{value!r:.12}")
     def test_names_the_key_the_type_and_what_is_accepted(self, run: Run, value: Any, kind: str) -> None:
-        with pytest.raises(InvalidInputError, match=rf"'val/loss'.*{kind}.*int, float, bool, a numpy scalar"):
+        with pytest.raises(InvalidInputError, match=rf"(?s)'val/loss'.*{kind}.*int, float, bool, a numpy scalar"):
             run.log({"val": {"loss": value}})
 
     def test_integers_too_long_to_print(self, run: Run) -> None:
@@ -289,7 +288,9 @@ class TestRefused:
 class TestKeysSeenBefore:
     """The second call with known keys takes a shorter way; it must not remember anything of the first."""
 
-    @pytest.mark.parametrize("first", [{"a": 1, "b": 2}, {"a": np.float32(1), "b": True}, {"a": 1.0, "b": 2.0}], ids=repr)
+    @pytest.mark.parametrize(
+        "first", [{"a": 1, "b": 2}, {"a": np.float32(1), "b": True}, {"a": 1.0, "b": 2.0}], ids=repr
+    )
     def test_floats_after_others(self, lake: Lake, first: dict[str, Any]) -> None:
         with lake.run("values", capture=Capture.nothing()) as run:
             run.log(first)

@@ -145,13 +145,14 @@ def test_any_split_into_commits_merges_to_the_same(points: list[Point], data: st
     split = data.draw(st.integers(0, 5))
     halves = [merge_summaries(pa.concat_tables(half)) for half in (parts[:split], parts[split:]) if half]
     commit_of = {id(p): c for p, c in zip(points, commits, strict=True)}
-    for merged in (merge_summaries(pa.concat_tables(parts)), merge_summaries(pa.concat_tables(halves))):
+    at_once = merge_summaries(pa.concat_tables(parts))
+    for merged in (at_once, merge_summaries(pa.concat_tables(halves))):
         found = by_curve(merged)
         expected = curves(points)
         assert sorted(found) == list(expected)
         for key, curve in expected.items():
             check(found[key], curve)
-            if is_apart(curve, commit_of):
+            if merged is at_once and is_apart(curve, commit_of):
                 assert found[key]["steps_unique"], "commits one after the other are known to repeat nothing"
 
 
