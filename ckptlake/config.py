@@ -7,6 +7,8 @@ from typing import Literal
 
 from ckptlake.errors import InvalidInputError
 
+_MOST = 1e9
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capture:
@@ -67,5 +69,5 @@ class Settings:
             raise InvalidInputError(f"parquet_profile must be 'compact' or 'portable', got {self.parquet_profile!r}")
         for field in fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, int | float) and not isinstance(value, bool) and not value > 0:
-                raise InvalidInputError(f"{field.name} must be greater than zero, got {value!r}")
+            if isinstance(value, int | float) and not isinstance(value, bool) and not 0 < value <= _MOST:
+                raise InvalidInputError(f"{field.name} must lie between 0 and {_MOST:.0e}, got {value!r}")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
 
 from ckptlake._internal.ids import new_id
 from ckptlake._internal.names import check_text
@@ -53,20 +53,26 @@ class Experiment:
     def requirement(self) -> Requirement | None:
         """Return what the experiment requires, or None."""
         from ckptlake.runs.requirements import Requirement
+
+        own = [row for row in self._rows() if row["requirement"] is not None]
+        return Requirement.from_json(max(own, key=lambda row: row["ts"])["requirement"]) if own else None
+
+    def _rows(self) -> list[dict[str, Any]]:
         from ckptlake.tables.reading import read_files
 
-        snapshot = self._store.snapshot()
-        if snapshot.num_files == 0:
-            return None
-        rows = read_files(self._store.path, self._store.spec, snapshot.files()).to_pylist()
-        own = [row for row in rows if row["experiment"] == self.name and row["requirement"] is not None]
-        return Requirement.from_json(max(own, key=lambda row: row["ts"])["requirement"]) if own else None
+        files = self._store.snapshot().files()
+        if not files:
+            return []
+        rows = read_files(self._store.path, self._store.spec, files).to_pylist()
+        return [row for row in rows if row["experiment"] == self.name]
 
     def _append(self, **columns: str) -> None:
         import pyarrow as pa
 
         from ckptlake.tables.store import Batch
 
-        row = {"experiment": self.name, "ts": datetime.now(UTC), **columns}
+        # Newer than what is there, also where the clock has been set back.
+        newest = max((row["ts"] + timedelta(microseconds=1) for row in self._rows()), default=datetime.now(UTC))
+        row = {"experiment": self.name, "ts": max(newest, datetime.now(UTC)), **columns}
         rows = pa.Table.from_pylist([row], schema=self._store.spec.schema)
         self._store.append([Batch(new_id(), 1, rows)])

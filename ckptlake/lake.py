@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 ENVIRONMENT_VARIABLE = "CKPTLAKE_DIR"
 logger = logging.getLogger(__name__)
+# In this order a deletion cut short leaves a run that can be deleted again. What runs have declared of an
+# experiment's metrics stays with the experiment.
+_TABLES_OF_RUNS = ("summaries", "metrics", "tags", "params", "runs")
 _logging_lakes: set[Lake] = set()
 
 
@@ -46,7 +49,7 @@ def open(path: str | os.PathLike[str] | None = None, *, create: bool = True, set
         settings: how it is written and looked after.
 
     Raises:
-        InvalidInputError: the path holds a percent-encoded character, such as ``%20``.
+        InvalidInputError: the path holds a backslash, a control character, or a percent-encoded one.
         NotALakeError: the directory holds something else, or no lake and `create` is false.
         LakeFormatError: the lake was written by a newer ckptlake.
         ReadOnlyLakeError: a new lake's directory cannot be written.
@@ -59,10 +62,10 @@ def open(path: str | os.PathLike[str] | None = None, *, create: bool = True, set
     if "://" in str(path):
         raise InvalidInputError(f"{path!r} is no directory: lakes on object stores are not supported yet")
     root = Path(path if path is not None else os.environ.get(ENVIRONMENT_VARIABLE) or "lake").expanduser().absolute()
-    if unquote(str(root)) != str(root):
+    if unquote(str(root)) != str(root) or "\\" in str(root) or not str(root).isprintable():
         raise InvalidInputError(
-            f"the path {root} holds a percent-encoded character, which the Delta library would decode: give the "
-            "lake a directory without it"
+            f"the path {str(root)!r} holds a backslash, a control character or a percent-encoded one, which the Delta "
+            "library would take for something else: give the lake a directory without them"
         )
     identity = create_lake(root) if create else read_identity(root)
     return Lake(root, identity, settings or Settings())
@@ -195,7 +198,7 @@ class Lake:
             writer, self._writer = self._writer, None
             _logging_lakes.discard(self)
         if writer is not None:
-            from ckptlake.runs.run import end_open_runs
+            from ckptlake.runs.ending import end_open_runs
 
             try:
                 end_open_runs(writer, error)
@@ -209,10 +212,9 @@ class Lake:
 
         Raises:
             RunNotFoundError: there is no such run.
-            InvalidInputError: one is still running.
+            InvalidInputError: one is still running, or has rows on their way.
         """
         from ckptlake.tables.deletion import delete_runs
-        from ckptlake.tables.schemas import TABLES
 
         self.recover()
         self.commit()
@@ -222,8 +224,12 @@ class Lake:
                 raise RunNotFoundError(f"the lake has no run {run_id!r}; `ckptlake runs list` shows those it has")
             if known.status == "running":
                 raise InvalidInputError(f"run {run_id!r} is still running: finish or kill it first")
-        with_runs = [name for name, spec in TABLES.items() if "run_id" in spec.schema.names]
-        return sum(delete_runs(self._store(name), run_ids) for name in reversed(with_runs))
+        uncommitted = sorted(self._reader.uncommitted_runs() & set(run_ids))
+        if uncommitted:
+            raise InvalidInputError(
+                f"run {uncommitted[0]!r} has rows that another process has not committed yet: try again in a minute"
+            )
+        return sum(delete_runs(self._store(name), run_ids) for name in _TABLES_OF_RUNS)
 
     # -- reading
 
@@ -326,7 +332,7 @@ class Lake:
         from ckptlake.query.sources import SourceReader
         from ckptlake.runs.live import LiveReader
 
-        return SourceReader(self._all_stores(), LiveReader(self._layout.wal).read, self._engine.points)
+        return SourceReader(self._all_stores(), LiveReader(self._layout.wal, self.id).read, self._engine.points)
 
     def _get_writer(self) -> Writer:
         from ckptlake.runs.writer import Writer

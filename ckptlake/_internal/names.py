@@ -8,6 +8,7 @@ from typing import Any
 from ckptlake.errors import InvalidInputError
 
 MAX_NAME_BYTES = 64 * 1024
+MAX_TEXT_BYTES = 16 * 1024 * 1024
 MAX_DIRECTORY_BYTES = 240
 _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"  # what readers of directories take for null
 _UNSAFE_IN_PATHS = frozenset('/\\%=:"*?[]{}<>|^#&;`$!~' + "'")
@@ -17,7 +18,8 @@ def check_text(kind: str, value: object) -> str:
     """Return `value` if it is text that UTF-8 can store.
 
     Raises:
-        InvalidInputError: it is not a string, has a lone surrogate or a NUL, or is longer than 64 KiB.
+        InvalidInputError: it is not a string, has a lone surrogate or a NUL, or is longer than 64 KiB (16 MiB for
+            the text of a note, param or tag).
     """
     if not isinstance(value, str):
         raise InvalidInputError(f"{kind} must be a string, got {type(value).__name__} {value!r:.100}")
@@ -29,8 +31,9 @@ def check_text(kind: str, value: object) -> str:
         ) from None
     if "\0" in value:
         raise InvalidInputError(f"{kind} {value!r:.100} holds a NUL character")
-    if size_bytes > MAX_NAME_BYTES and not kind.startswith("the text of"):
-        raise InvalidInputError(f"{kind} {value!r:.60}… has {size_bytes} bytes; at most {MAX_NAME_BYTES} are kept")
+    most_bytes = MAX_TEXT_BYTES if kind.startswith("the text of") else MAX_NAME_BYTES
+    if size_bytes > most_bytes:
+        raise InvalidInputError(f"{kind} {value!r:.60}… has {size_bytes} bytes; at most {most_bytes} are kept")
     return value
 
 

@@ -16,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from ckptlake._internal.ids import check_run_id
+from ckptlake._internal.names import check_experiment, check_name
 from ckptlake.tables.schemas import METRICS, TIMESTAMP, get_spec
 
 Keyset = tuple[str, ...]
@@ -112,6 +114,42 @@ def pack_rows(table: str, rows: Sequence[dict[str, object]]) -> pa.RecordBatch:
 def table_of(batch: pa.RecordBatch) -> str:
     """Return which table a packed batch belongs to."""
     return str((batch.schema.metadata or {})[b"table"].decode())
+
+
+def check_packed(batch: pa.RecordBatch) -> None:
+    """Check that a batch is what `pack_calls`, `pack_block` or `pack_rows` make.
+
+    Raises:
+        ValueError: it is not (or another error of what is expected there, from hostile contents).
+    """
+    batch.validate(full=True)
+    metadata = batch.schema.metadata or {}
+    table = table_of(batch)
+    if table != METRICS.name:
+        if not batch.schema.equals(get_spec(table).schema):
+            raise ValueError(f"the columns are not those of the table {table!r}")
+        return
+    if not batch.schema.equals(_CALLS_SCHEMA) or any(column.null_count for column in batch.columns):
+        raise ValueError("the columns are not those of points")
+    streams, keysets = json.loads(metadata[b"streams"]), json.loads(metadata[b"keysets"])
+    for run_id, experiment, attempt in streams:
+        check_run_id(run_id)
+        check_experiment(experiment)
+        if type(attempt) is not int or not 0 < attempt < 2**31:
+            raise ValueError(f"attempt {attempt!r:.40} is none")
+    for keyset in keysets:
+        for name in keyset:
+            check_name("a metric's name", name)
+    lists = batch.column("values")
+    index = batch.column("keyset").to_numpy()
+    run = batch.column("run").to_numpy()
+    if len(index) and not (
+        index.min() >= 0 and index.max() < len(keysets) and run.min() >= 0 and run.max() < len(streams)
+    ):
+        raise ValueError("a row names a run or metrics that are not there")
+    sizes = np.array([len(keyset) for keyset in keysets], dtype=np.int64)
+    if not np.array_equal(np.diff(lists.offsets.to_numpy()), sizes[index]):
+        raise ValueError("a row has more or fewer values than metrics")
 
 
 def unpack(batch: pa.RecordBatch) -> pa.Table:

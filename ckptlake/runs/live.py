@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from ckptlake.errors import DamagedSegmentError
+from ckptlake.errors import DamagedSegmentError, LakeFormatError
 from ckptlake.runs.frames import table_of, unpack
 from ckptlake.runs.wal import SegmentName, read_frames, read_header
 from ckptlake.tables.schemas import METRICS, SUMMARIES
@@ -76,8 +76,9 @@ class LiveRows:
 class LiveReader:
     """Follows all segments of a lake, decoding each frame once however often it is asked."""
 
-    def __init__(self, wal: Path) -> None:
+    def __init__(self, wal: Path, lake_id: str | None = None) -> None:
         self._wal = wal
+        self._lake_id = lake_id
         self._known: dict[str, _Segment] = {}
         self._lock = threading.Lock()
 
@@ -104,7 +105,7 @@ class LiveReader:
             status = path.stat()
             known = self._known.get(str(name))
             if known is None or known.inode != status.st_ino or status.st_size < known.offset:
-                _, _, offset = read_header(path)
+                _, _, offset = read_header(path, self._lake_id)
                 known = _Segment(name, offset, status.st_ino)
             if status.st_size > known.offset:
                 frames, known.offset, _, _ = read_frames(path, known.offset)
@@ -113,7 +114,7 @@ class LiveReader:
                         (number, table_of(packed), unpack(packed)) for number, packed in frames
                     ]
                     known.merged = {}
-        except (FileNotFoundError, DamagedSegmentError):
+        except (FileNotFoundError, DamagedSegmentError, LakeFormatError):
             return None
         return known
 

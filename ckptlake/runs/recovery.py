@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import time
 from collections import defaultdict
 from collections.abc import Collection
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow.compute as pc
 
 from ckptlake._internal.files import storage_errors
 from ckptlake._internal.locks import exclusive_if_free, release, try_lock
-from ckptlake.errors import DamagedSegmentError
+from ckptlake.errors import DamagedSegmentError, LakeFormatError
 from ckptlake.runs.commit import Stores, commit_segments
 from ckptlake.runs.frames import table_of, unpack
 from ckptlake.runs.quarantine import set_aside
@@ -24,6 +25,7 @@ from ckptlake.runs.wal import SegmentContents, SegmentName, read_segment
 from ckptlake.tables.layout import Layout
 from ckptlake.types import RunStatus
 
+logger = logging.getLogger(__name__)
 _UNBORN_AFTER_S = 3600.0
 
 
@@ -44,7 +46,7 @@ class Recovery:
     quarantined: tuple[Path, ...] = ()
 
 
-def recover(layout: Layout, stores: Stores, own_writers: Collection[str] = ()) -> Recovery:
+def recover(layout: Layout, stores: Stores, own_writers: Collection[str] = (), lake_id: str | None = None) -> Recovery:
     """Commit what dead writers left behind; does nothing while another process does so.
 
     Raises:
@@ -61,7 +63,7 @@ def recover(layout: Layout, stores: Stores, own_writers: Collection[str] = ()) -
             return Recovery()
         _delete_unborn(layout.wal)
         paths = _lock_dead_segments(layout.wal, own_writers, held)
-        return _commit(layout, stores, paths) if paths else Recovery()
+        return _commit(layout, stores, paths, lake_id) if paths else Recovery()
 
 
 def _segment_names(wal: Path) -> list[SegmentName]:
@@ -112,12 +114,17 @@ def _lock(path: Path, held: ExitStack) -> bool:
     return path.exists() and os.path.samestat(os.fstat(descriptor), path.stat())
 
 
-def _commit(layout: Layout, stores: Stores, paths: list[Path]) -> Recovery:
+def _commit(layout: Layout, stores: Stores, paths: list[Path], lake_id: str | None) -> Recovery:
     segments: list[SegmentContents] = []
     quarantined: list[Path] = []
+    kept: set[Path] = set()
     for path in paths:
         try:
-            segment = read_segment(path)
+            segment = read_segment(path, lake_id)
+        except LakeFormatError as error:
+            logger.warning("%s", error)
+            kept.add(path)
+            continue
         except DamagedSegmentError as error:
             quarantined.append(set_aside(layout, path, 0, str(error)))
             continue
@@ -127,7 +134,8 @@ def _commit(layout: Layout, stores: Stores, paths: list[Path]) -> Recovery:
     closing = [row for writer in _by_writer(segments).items() for row in _killed_rows(*writer)]
     commit_segments(stores, segments, closing)
     for path in paths:
-        path.unlink(missing_ok=True)
+        if path not in kept:
+            path.unlink(missing_ok=True)
     return Recovery(
         len(segments),
         sum(len(segment.frames) for segment in segments),
@@ -159,7 +167,7 @@ def _killed_rows(writer: str, segments: list[SegmentContents]) -> list[tuple[str
                         open_runs[run] = 0
                     elif row["status"] is not None:
                         open_runs.pop(run, None)
-    moment = datetime.fromtimestamp(last_us / 1e6, UTC) if last_us else datetime.now(UTC)
+    moment = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=last_us + 1) if last_us else datetime.now(UTC)
     return [
         (
             writer,

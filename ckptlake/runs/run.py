@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import threading
-import traceback
 import weakref
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import MappingProxyType, TracebackType
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ import numpy as np
 from ckptlake._internal.names import check_name, check_text, flatten
 from ckptlake.errors import CkptlakeError, InvalidInputError, RequirementError, RunClosedError
 from ckptlake.runs.bulk import read_points
+from ckptlake.runs.ending import is_success, storable_traceback
 from ckptlake.runs.frames import Keyset, Stream
 from ckptlake.runs.observer import Observer
 from ckptlake.runs.scalars import as_scalar, as_scalars, as_step
@@ -91,9 +91,13 @@ class Run:
     def __enter__(self) -> Run:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self.end(error)
+
+    def end(self, error: BaseException | None) -> None:
+        """End the run as leaving a `with` block does: finished, or failed where an exception ends it."""
+        if self._closed:
+            return
         if error is None or is_success(error):
             self.finish()
             return
@@ -324,7 +328,7 @@ class Run:
         """End the run as failed and keep the traceback of `error` as a note."""
         if self._closed:
             return
-        self.note(_storable("".join(traceback.format_exception(error)).rstrip()))
+        self.note(storable_traceback(error))
         self._close(RunStatus.FAILED)
 
     def _missing_metrics(self) -> list[str]:
@@ -338,10 +342,10 @@ class Run:
             self._writer.flush()
             return
         self._observer.stop()
-        self._event(str(status), status=str(status))
+        with self._writer.ending_run(self.id, self.attempt, self._participant):
+            self._event(str(status), status=str(status))
         self._closed = True
         self.status = status
-        self._writer.close_run(self.id, self.attempt, self._participant)
         self._writer.commit()
         if self._writer.alarm:
             self._writer.raise_alarm()
@@ -378,32 +382,6 @@ class Run:
         return RunClosedError(
             f"run {self.id} has ended ({self.status!s}); continue it with lake.run(resume={self.id!r})"
         )
-
-
-def is_success(error: BaseException) -> bool:
-    """Return whether an exception is a program's way to end well: ``sys.exit()`` or ``sys.exit(0)``."""
-    return isinstance(error, SystemExit) and error.code in (None, 0)
-
-
-def _storable(text: str) -> str:
-    return text.encode(errors="backslashreplace").decode().replace("\0", "\\x00")
-
-
-def end_open_runs(writer: Writer, error: BaseException | None) -> None:
-    """End all runs a writer has open: failed where an exception ends them, else finished.
-
-    Raises:
-        CkptlakeError: the first that could not be ended whole, after all have been tried.
-    """
-    refusals: list[CkptlakeError] = []
-    for run in writer.open_holders:
-        if isinstance(run, Run):
-            try:
-                run.__exit__(type(error) if error else None, error, None)
-            except CkptlakeError as refusal:
-                refusals.append(refusal)
-    if refusals:
-        raise refusals[0]
 
 
 def _renew_locks() -> None:

@@ -20,11 +20,14 @@ from typing import Any
 import pyarrow as pa
 
 from ckptlake._internal.files import sync_data, sync_directory, write_all
+from ckptlake._internal.ids import check_run_id
 from ckptlake._internal.locks import release, try_lock
-from ckptlake.errors import DamagedSegmentError
+from ckptlake.errors import DamagedSegmentError, InvalidInputError, LakeFormatError
+from ckptlake.runs.frames import check_packed
 
 FORMAT_VERSION = 1
 MAX_PAYLOAD_BYTES = 1 << 30
+_UNREADABLE = (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, RecursionError)
 _HEAD = struct.Struct("<4sIIQ")
 _COVERED = struct.Struct("<IQ")
 _HEADER_MAGIC, _FRAME_MAGIC = b"CKLH", b"CKL1"
@@ -82,11 +85,36 @@ class SegmentHeader:
 
     @classmethod
     def parse(cls, payload: bytes) -> SegmentHeader:
+        """Return the header that a payload tells.
+
+        Raises:
+            NewerSegmentError: a newer ckptlake wrote it.
+            ValueError: it tells none (or another error of what is expected there).
+        """
         fields: dict[str, Any] = json.loads(payload)
         if fields["format_version"] > FORMAT_VERSION:
-            raise ValueError(f"segment format {fields['format_version']} is newer than this ckptlake reads")
-        open_runs = tuple((str(run), int(attempt), str(who)) for run, attempt, who in fields["open_runs"])
-        return cls(fields["lake_id"], fields["writer"], fields["host"], fields["pid"], fields["first_frame"], open_runs)
+            raise NewerSegmentError(f"segment format {fields['format_version']} is newer than this ckptlake reads")
+        lake_id, writer, host = (_text(fields[name]) for name in ("lake_id", "writer", "host"))
+        open_runs = tuple(
+            (check_run_id(run), _whole(attempt, 31), _text(who)) for run, attempt, who in fields["open_runs"]
+        )
+        return cls(lake_id, writer, host, _whole(fields["pid"], 62), _whole(fields["first_frame"], 62), open_runs)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r:.60} where a text should be")
+    return value
+
+
+def _whole(value: object, bits: int) -> int:
+    if type(value) is not int or not 0 <= value < 2**bits:
+        raise TypeError(f"{value!r:.60} where a number of at most {bits} bits should be")
+    return value
+
+
+class NewerSegmentError(ValueError):
+    """A segment of a format that this ckptlake does not know."""
 
 
 class SegmentWriter:
@@ -128,10 +156,12 @@ class SegmentWriter:
         with pa.ipc.new_stream(sink, batch.schema) as stream:
             stream.write_batch(batch)
         payload = memoryview(sink.getvalue())
+        if len(payload) > MAX_PAYLOAD_BYTES:
+            raise InvalidInputError(f"a frame of {len(payload)} bytes is too big; at most {MAX_PAYLOAD_BYTES} are kept")
         try:
             for piece in encode(_FRAME_MAGIC, self.next_frame, payload):
                 write_all(self._descriptor, piece)
-        except OSError:
+        except BaseException:
             self._cut_back(self._written)
             raise
         self._written += _HEAD.size + len(payload)
@@ -141,7 +171,7 @@ class SegmentWriter:
         """Force all frames to the disk; on failure those since the last sync must be written anew."""
         try:
             sync_data(self._descriptor)
-        except OSError:
+        except BaseException:
             self.broken = True
             self._cut_back(self._synced)
             raise
@@ -205,28 +235,40 @@ class _Reader:
         return None
 
 
-def read_header(path: Path) -> tuple[SegmentName, SegmentHeader, int]:
+def read_header(path: Path, lake_id: str | None = None) -> tuple[SegmentName, SegmentHeader, int]:
     """Return a segment's name, header and the offset of its first frame.
 
+    Args:
+        path: the segment.
+        lake_id: the lake it must belong to, if that matters.
+
     Raises:
-        DamagedSegmentError: the header is missing or damaged.
+        DamagedSegmentError: the header is missing, damaged, or not of this lake and writer.
+        LakeFormatError: a newer ckptlake wrote it.
         FileNotFoundError: the segment was committed and dropped meanwhile.
     """
     name = SegmentName.parse(path.name)
     if name is None:
         raise DamagedSegmentError(f"{path} is not named as a write-ahead segment")
     with path.open("rb") as file:
-        reader = _Reader(memoryview(file.read(1 << 16)))
-        head = reader.next(_HEADER_MAGIC)
-        if head is None and reader.damage and "bytes" in reader.damage:
-            reader = _Reader(memoryview(reader.data.tobytes() + file.read(MAX_PAYLOAD_BYTES)))
-            head = reader.next(_HEADER_MAGIC)
-    if head is None:
+        head = file.read(_HEAD.size)
+        length = _HEAD.unpack(head)[1] if len(head) == _HEAD.size else 0
+        rest = min(length, os.fstat(file.fileno()).st_size)
+        reader = _Reader(memoryview(head + file.read(rest)))
+    frame = reader.next(_HEADER_MAGIC)
+    if frame is None:
         raise DamagedSegmentError(f"the header of {path} is damaged: {reader.damage or 'the file is empty'}")
     try:
-        return name, SegmentHeader.parse(bytes(head[1])), reader.offset
-    except (ValueError, KeyError, TypeError) as error:
+        header = SegmentHeader.parse(bytes(frame[1]))
+    except NewerSegmentError as error:
+        raise LakeFormatError(
+            f"{path} stays as it is: {error}; update it with `pip install --upgrade ckptlake`"
+        ) from error
+    except _UNREADABLE as error:
         raise DamagedSegmentError(f"the header of {path} cannot be read: {error}") from error
+    if header.writer != name.writer or lake_id not in (None, header.lake_id):
+        raise DamagedSegmentError(f"{path} is of writer {header.writer} and lake {header.lake_id}, not of this one")
+    return name, header, reader.offset
 
 
 def read_frames(path: Path, offset: int) -> tuple[list[tuple[int, pa.RecordBatch]], int, int, str | None]:
@@ -242,10 +284,12 @@ def read_frames(path: Path, offset: int) -> tuple[list[tuple[int, pa.RecordBatch
         try:
             with pa.ipc.open_stream(pa.py_buffer(payload)) as stream:
                 batch = stream.read_next_batch()
-            if frames and number <= frames[-1][0]:
-                raise pa.ArrowInvalid(f"number {number} does not rise")
-            batch.validate()
-        except (pa.ArrowException, OSError, StopIteration) as error:
+            if number >= 2**62 or (frames and number <= frames[-1][0]):
+                raise ValueError(f"number {number} does not rise")
+            if batch.nbytes > len(payload):
+                raise ValueError("the batch is larger than its frame")
+            check_packed(batch)
+        except (*_UNREADABLE, pa.ArrowException, OSError, StopIteration) as error:
             reader.damage = f"frame {number} holds no readable batch ({error})"
             break
         frames.append((number, batch))
@@ -253,13 +297,14 @@ def read_frames(path: Path, offset: int) -> tuple[list[tuple[int, pa.RecordBatch
     return frames, offset + sound, offset + len(data), reader.damage
 
 
-def read_segment(path: Path) -> SegmentContents:
+def read_segment(path: Path, lake_id: str | None = None) -> SegmentContents:
     """Read a whole segment; damage ends it early and is told, it never makes a wrong row.
 
     Raises:
-        DamagedSegmentError: not even the header can be read.
+        DamagedSegmentError: not even the header can be read, or it is not of this lake.
+        LakeFormatError: a newer ckptlake wrote it.
         FileNotFoundError: the segment was committed and dropped meanwhile.
     """
-    name, header, offset = read_header(path)
+    name, header, offset = read_header(path, lake_id)
     frames, sound, size, damage = read_frames(path, offset)
     return SegmentContents(name, header, tuple(frames), sound, size, damage)

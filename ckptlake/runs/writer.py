@@ -8,7 +8,7 @@ import os
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import pyarrow as pa
@@ -16,11 +16,11 @@ import pyarrow as pa
 from ckptlake._internal.clock import Clock
 from ckptlake._internal.files import storage_errors
 from ckptlake._internal.ids import new_id
+from ckptlake._internal.interrupts import uninterrupted
 from ckptlake._internal.optional import if_imported
 from ckptlake.config import Settings
 from ckptlake.errors import (
     CkptlakeError,
-    CommitConflictError,
     DamagedSegmentError,
     StorageError,
     UnreadableTensorError,
@@ -39,7 +39,8 @@ logger = logging.getLogger(__name__)
 
 LogCall = tuple[Stream, Keyset, int, int, tuple[object, ...]]
 Row = tuple[str, dict[str, object]]
-_CALLS_A_FRAME = 50_000
+_POINTS_A_FRAME = 500_000
+_ROWS_A_FRAME = 50
 _alive: weakref.WeakSet[Writer] = weakref.WeakSet()
 _T = TypeVar("_T")
 
@@ -98,8 +99,12 @@ class Writer:
             self._open[(run_id, attempt, participant)] = holder
         return participant
 
-    def close_run(self, run_id: str, attempt: int, participant: str) -> None:
-        self._open.pop((run_id, attempt, participant), None)
+    @contextlib.contextmanager
+    def ending_run(self, run_id: str, attempt: int, participant: str) -> Iterator[None]:
+        """Stop naming a run, in one step with the rows added in the block: no segment comes between."""
+        with self._io_lock:
+            yield
+            self._open.pop((run_id, attempt, participant), None)
 
     @property
     def open_holders(self) -> list[object]:
@@ -181,6 +186,9 @@ class Writer:
         Raises:
             StorageError: the disk refused; the rows are kept in memory and tried again every second.
         """
+        uninterrupted(self._flush)
+
+    def _flush(self) -> None:
         with self._io_lock:
             try:
                 self._journal.sync(tuple(self._open))
@@ -203,8 +211,9 @@ class Writer:
         for table, row in _take(self._rows):
             rows.setdefault(table, []).append(row)
         for table, found in rows.items():
-            self._journal.add(pack_rows(table, found))
-        while chunk := _take(self.calls, _CALLS_A_FRAME):
+            for start in range(0, len(found), _ROWS_A_FRAME):
+                self._journal.add(pack_rows(table, found[start : start + _ROWS_A_FRAME]))
+        while chunk := _take_calls(self.calls):
             try:
                 packed = self._pack(chunk)
             except BaseException:
@@ -232,12 +241,12 @@ class Writer:
         Raises:
             StorageError: the disk refused; the rows are safe in the write-ahead segments.
         """
-        if self._is_child:
-            self.flush()
-            return
+        uninterrupted(self._flush if self._is_child else self._commit)
+
+    def _commit(self) -> None:
         with self._commit_lock:
             with self._io_lock:
-                self.flush()
+                self._flush()
                 self._seal()
                 sealed = list(self._journal.sealed)
             try:
@@ -258,7 +267,7 @@ class Writer:
             for name in touched:
                 try:
                     upkeep(self._stores[name], before[name])
-                except StorageError as error:
+                except CkptlakeError as error:
                     logger.warning("small files of %s stay as they are: %s", name, error)
 
     def _commit_contents(self, segment: SegmentWriter) -> set[str]:
@@ -284,8 +293,11 @@ class Writer:
         Raises:
             StorageError: the disk refused; the segments stay for the next try.
         """
+        return uninterrupted(self._recover)
+
+    def _recover(self) -> Recovery:
         with self._commit_lock:
-            return recover(self.layout, self._stores, {self.writer_id})
+            return recover(self.layout, self._stores, {self.writer_id}, self._lake_id)
 
     def _flush_forever(self) -> None:
         while not self._closing.is_set():
@@ -293,22 +305,22 @@ class Writer:
             self._flush_wanted.clear()
             self.clock.resync()
             with contextlib.suppress(StorageError):
-                self.flush()
+                self._flush()
 
     def _commit_forever(self) -> None:
-        self._quietly(self.recover)
+        self._quietly(self._recover)
         while not self._closing.is_set():
             self._commit_wanted.wait(self.settings.commit_interval_s)
             self._commit_wanted.clear()
             if not self._closing.is_set():
-                self._quietly(self.commit)
-                self._quietly(self.recover)
+                self._quietly(self._commit)
+                self._quietly(self._recover)
 
     def _quietly(self, step: Callable[[], object]) -> None:
         """Leave a failed commit or recovery to the next interval; a failed commit has set the alarm."""
         try:
             step()
-        except (StorageError, CommitConflictError) as error:
+        except CkptlakeError as error:
             logger.warning("%s; trying again in %.0f s", error, self.settings.commit_interval_s)
 
     def close(self) -> None:
@@ -350,10 +362,20 @@ def _at_exit_of_child(leave: Callable[[], None]) -> None:
         worker.Finalize(None, leave, exitpriority=0)
 
 
-def _take(pending: deque[_T], limit: int | None = None) -> list[_T]:
+def _take(pending: deque[_T]) -> list[_T]:
     taken: list[_T] = []
-    while pending and (limit is None or len(taken) < limit):
+    while pending:
         taken.append(pending.popleft())
+    return taken
+
+
+def _take_calls(pending: deque[LogCall]) -> list[LogCall]:
+    """Take calls of about as many points as one frame should have."""
+    taken: list[LogCall] = []
+    points = 0
+    while pending and points < _POINTS_A_FRAME:
+        taken.append(pending.popleft())
+        points += len(taken[-1][1]) + 4
     return taken
 
 

@@ -98,6 +98,8 @@ def read_identity(root: Path) -> LakeIdentity:
         raise NotALakeError(
             f"{root} is not a lake: it has no lake.json; create one with `ckptlake init --lake {root}`"
         ) from None
+    except IsADirectoryError as error:
+        raise LakeFormatError(f"{path} is a directory, so {root} is no lake") from error
     with_remedy = f"{path} is damaged; restore it from a copy, the tables beside it are not affected"
     try:
         fields = json.loads(payload)
@@ -110,5 +112,5 @@ def read_identity(root: Path) -> LakeIdentity:
                 f"{FORMAT_VERSION}: update it with `pip install --upgrade ckptlake`"
             )
         return LakeIdentity(str(fields["lake_id"]), version, datetime.fromisoformat(fields["created_at"]))
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise LakeFormatError(f"{with_remedy} ({type(error).__name__}: {error})") from error

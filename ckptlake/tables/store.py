@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,10 +13,10 @@ import pyarrow as pa
 from ckptlake._internal.files import storage_errors
 from ckptlake._internal.locks import attempts, exclusive
 from ckptlake.config import Settings
-from ckptlake.errors import CommitConflictError, InvalidInputError
+from ckptlake.errors import CkptlakeError, CommitConflictError, DamagedTableError, InvalidInputError
 from ckptlake.tables.delta import DataFile, DeltaLog
 from ckptlake.tables.offers import Offer, post, read_offers
-from ckptlake.tables.parquet import discard, publish, write_staged
+from ckptlake.tables.parquet import STAGING, discard, publish, write_staged
 from ckptlake.tables.schemas import TableSpec
 from ckptlake.tables.snapshot import Snapshot
 from ckptlake.tables.sorting import sort_rows, split_by_partition
@@ -65,6 +65,7 @@ class TableStore:
             return self._past(as_of)
         with self.log.held() as version:
             if version < 0:
+                self._check_log_is_there()
                 return Snapshot.empty(self.spec, self.path)
             known = self._newest if self._newest is not None and self._newest.version == version else None
             actions = known.actions if known is not None else self.log.actions()
@@ -111,8 +112,18 @@ class TableStore:
                 finally:
                     discard(staged, self.path)
 
+    def _check_log_is_there(self) -> None:
+        """Raise where data files lie without the log that tells which of them count."""
+        data = next((self.path.glob("**/part-*.parquet")), None)
+        if data is not None and data.parent.name != STAGING:
+            raise DamagedTableError(
+                f"the table {self.name!r} has data files but no readable log at {self.log.directory}: restore that "
+                "folder from a copy"
+            )
+
     def _create_if_missing(self) -> None:
         if self.log.refresh() < 0:
+            self._check_log_is_there()
             self.path.mkdir(parents=True, exist_ok=True)
             with self.exclusive():
                 self.log.create()
@@ -145,7 +156,7 @@ class TableStore:
                     files += offer.files
                     last |= offer.last
                     taken.append(place)
-            version = self.log.commit(files, (), last, operation="append", data_change=True)
+            version = self._commit(files, (), last, operation="append", data_change=True)
         for place in taken:
             place.unlink(missing_ok=True)
         return version
@@ -219,11 +230,30 @@ class TableStore:
                         f"the files of table {self.name!r} were replaced by another process meanwhile"
                     )
                 publish(adds, self.path)
-                return self.log.commit(
-                    adds, removes, {MAINTENANCE_APP: guard + 1}, operation=operation, data_change=data_change
-                )
+                last = {MAINTENANCE_APP: guard + 1}
+                return self._commit(adds, removes, last, operation=operation, data_change=data_change)
         finally:
             discard(adds, self.path)
+
+    def _commit(
+        self,
+        adds: Sequence[DataFile],
+        removes: Sequence[DataFile],
+        last: Mapping[str, int],
+        *,
+        operation: str,
+        data_change: bool,
+    ) -> int:
+        """Commit published files, or take them back if the log has refused them."""
+        try:
+            return self.log.commit(adds, removes, last, operation=operation, data_change=data_change)
+        except CkptlakeError:
+            with self.log.held():
+                refused = any(self.log.transaction_version(app) < number for app, number in last.items())
+            if refused:
+                for file in adds:
+                    (self.path / file.path).unlink(missing_ok=True)
+            raise
 
     def replacements(self) -> int:
         """Return how many replacements the table has seen, or -1: the guard of the next one."""

@@ -12,6 +12,7 @@ from ckptlake.tables.parquet import STAGING
 from ckptlake.tables.store import TableStore
 
 _ABANDONED_AFTER_S = 3600.0
+_MOST_HOURS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +31,8 @@ def vacuum(table: TableStore, *, dry_run: bool, retention_hours: float) -> Vacuu
     commit belongs to nobody. Files still being written lie in the staging folder and count as abandoned
     after an hour without a change.
     """
-    if not retention_hours >= 0:
-        raise InvalidInputError(f"retention_hours must be zero or more, got {retention_hours!r}")
+    if not 0 <= retention_hours <= _MOST_HOURS:
+        raise InvalidInputError(f"retention_hours must lie between 0 and {_MOST_HOURS}, got {retention_hours!r}")
     if table.version() < 0:
         return Vacuum((), 0, not dry_run)
     if dry_run:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -169,6 +170,7 @@ def test_the_answer_is_that_of_all_files(
     assert shown(busy_lake.sql(query, **values)) == expected
 
 
+FRESH = itertools.count()
 OPERATORS = st.sampled_from(["=", "<>", "<", "<=", ">", ">="])
 TEXTS = {
     "run_id": ["r-a1", "r-a2", "r-b1", "r-f1", "r-", "zz"],
@@ -182,7 +184,7 @@ def comparisons(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
     """Return a condition on one column, its values bound under fresh names."""
     column = draw(st.sampled_from(["run_id", "metric", "experiment", "step"]))
     value = st.integers(-2, 42) if column == "step" else st.sampled_from(TEXTS[column])
-    name = f"v{draw(st.integers(0, 10**9))}"
+    name = f"v{next(FRESH)}_"
     shape = draw(st.sampled_from(["compare", "flipped", "between", "in", "not in", "literal", "subtree"]))
     if shape == "between":
         return f"{column} BETWEEN ${name}a AND ${name}b", {f"{name}a": draw(value), f"{name}b": draw(value)}
