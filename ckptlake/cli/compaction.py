@@ -22,7 +22,7 @@ _COLUMNS = (
 
 
 def compact(
-    tables: Annotated[list[str] | None, typer.Argument(metavar="[TABLE...]", help="Default: all.")] = None,
+    tables: Annotated[list[str] | None, typer.Argument(metavar="TABLE", help="Default: all.")] = None,
     lake: LakeOption = DEFAULT_LAKE,
     as_json: JsonOption = False,
 ) -> None:
@@ -32,7 +32,7 @@ def compact(
     """
     with open_lake(lake) as opened:
         chosen = chosen_tables(opened, tables)
-        done = [(table.name, table.compact()) for table in console.progress(chosen, "compacting", quiet=as_json)]
+        done = [(name, table.compact()) for name, table in console.progress(chosen, "compacting", quiet=as_json)]
     if as_json:
         console.json_list(
             [

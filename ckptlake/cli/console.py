@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, TextIO, TypeVar
@@ -155,19 +155,19 @@ class Console:
         sys.stderr.flush()
         return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
-    def progress(self, items: Sequence[_T], doing: str, *, quiet: bool) -> Iterator[_T]:
-        """Yield `items`, with a bar on the screen that shows how many are done."""
+    def progress(self, items: Mapping[str, _T], doing: str, *, quiet: bool) -> Iterator[tuple[str, _T]]:
+        """Yield names and items, with a bar on the screen that shows how many are done."""
         if quiet or not sys.stderr.isatty():
-            yield from items
+            yield from items.items()
             return
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with Progress(*columns, console=self._rich_error, transient=True) as progress:
             task = progress.add_task(doing, total=len(items))
-            for item in items:
-                progress.update(task, description=f"{doing} {literal(str(item))}")
-                yield item
+            for name, item in items.items():
+                progress.update(task, description=f"{doing} {name}")
+                yield name, item
                 progress.advance(task)
 
     @contextmanager

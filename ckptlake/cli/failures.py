@@ -37,13 +37,13 @@ class Commands(TyperGroup):
 
     def main(self, *args: Any, **extra: Any) -> NoReturn:
         """Run a command line and exit."""
-        _log_to_console()
-        try:
-            code = super().main(*args, **{**extra, "standalone_mode": False})
-        except _UsageError as error:
-            code = _explain_misuse(error)
-        except (typer.Abort, KeyboardInterrupt):
-            code = INTERRUPTED
+        with _warnings_told():
+            try:
+                code = super().main(*args, **{**extra, "standalone_mode": False})
+            except _UsageError as error:
+                code = _explain_misuse(error)
+            except (typer.Abort, KeyboardInterrupt):
+                code = INTERRUPTED
         sys.exit(code or 0)
 
     def invoke(self, ctx: Any) -> None:
@@ -121,7 +121,12 @@ class _ConsoleLog(logging.Handler):
         console.warning(record.getMessage())
 
 
-def _log_to_console() -> None:
-    logger = logging.getLogger("ckptlake")
-    if not any(isinstance(handler, _ConsoleLog) for handler in logger.handlers):
-        logger.addHandler(_ConsoleLog(logging.WARNING))
+@contextlib.contextmanager
+def _warnings_told() -> Iterator[None]:
+    """Say on stderr for the block what the library logs as a warning."""
+    logger, handler = logging.getLogger("ckptlake"), _ConsoleLog(logging.WARNING)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)

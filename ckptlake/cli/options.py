@@ -27,6 +27,6 @@ def open_lake(path: Path) -> Lake:
     return open(path, create=False)
 
 
-def chosen_tables(lake: Lake, names: Sequence[str] | None) -> list[Table]:
-    """Return the tables named, each once, or all; raises before any work where a name is wrong."""
-    return [lake.table(name) for name in dict.fromkeys(names)] if names else lake.tables()
+def chosen_tables(lake: Lake, names: Sequence[str] | None) -> dict[str, Table]:
+    """Return the tables named, or all; raises before any work where a name is wrong."""
+    return {name: lake.table(name) for name in names} if names else {table.name: table for table in lake.tables()}

@@ -121,7 +121,7 @@ def show_run(
 
 @app.command("delete")
 def delete_runs(
-    run_ids: Annotated[list[str], typer.Argument(metavar="RUN_ID...", help="Ids, or enough of their beginnings.")],
+    run_ids: Annotated[list[str], typer.Argument(metavar="RUN_ID", help="Ids, or enough of their beginnings.")],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask; the ids must be whole.")] = False,
     lake: LakeOption = DEFAULT_LAKE,
     as_json: JsonOption = False,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _STATUS = "SELECT status, duration_s FROM runs WHERE run_id = $run_id"
 _METRICS = "SELECT DISTINCT metric FROM summaries WHERE run_id = $run_id"
-_SETTLED_S = 0.5
+_SETTLED_S = 1.0
 
 
 def tail(

@@ -13,7 +13,7 @@ from ckptlake.cli.options import DEFAULT_LAKE, JsonOption, LakeOption, chosen_ta
 
 
 def vacuum(
-    tables: Annotated[list[str] | None, typer.Argument(metavar="[TABLE...]", help="Default: all.")] = None,
+    tables: Annotated[list[str] | None, typer.Argument(metavar="TABLE", help="Default: all.")] = None,
     retention_hours: Annotated[
         float,
         typer.Option("--retention-hours", min=0, metavar="H", help="Keep what was live within the last H hours."),
@@ -25,14 +25,13 @@ def vacuum(
     """Delete files no recent snapshot needs.
 
     Without --apply they are only counted, and with --json listed. Afterwards the past before the retention cannot
-    be read any more (`ckptlake sql --as-of`), and a reader still at work on it fails. Rows being written are never
-    touched.
+    be read any more, and a reader still at work on it fails. Rows being written are never touched.
     """
     with open_lake(lake) as opened:
         chosen = chosen_tables(opened, tables)
         found = [
-            (table.name, table.vacuum(dry_run=not apply, retention_hours=retention_hours))
-            for table in console.progress(chosen, "vacuuming", quiet=as_json)
+            (name, table.vacuum(dry_run=not apply, retention_hours=retention_hours))
+            for name, table in console.progress(chosen, "vacuuming", quiet=as_json)
         ]
     if as_json:
         console.json_list(
