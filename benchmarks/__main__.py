@@ -34,7 +34,11 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="scaled down, to see that all of it works")
     parser.add_argument("--large", action="store_true", help="also build and read ten times the points")
     parser.add_argument("--out", type=Path, default=RESULTS, help="where the JSON goes")
-    parser.add_argument("--data", type=Path, help="where built lakes are kept; default a temporary directory")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        help="where built lakes are kept; default a temporary directory",
+    )
     arguments = parser.parse_args()
     unknown = [name for name in arguments.names if name not in BENCHMARKS]
     if unknown:

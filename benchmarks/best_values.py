@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import duckdb
@@ -25,30 +27,43 @@ def run(context: Context) -> list[Row]:
     if context.large:
         shapes.append(Shape(runs, context.scaled(10_000, 100), long_steps))
     paths = [points_lake(context, shape) for shape in shapes]
-    timings = _timed(paths, context.scaled(15, 2))
-    rows = [_against_points(path, timings[f"ours_{at}"], timings[f"hand_{at}"]) for at, path in enumerate(paths)]
+    ours, by_hand = _questions(paths)
+    timings = interleave(context.scaled(7, 1), **ours, **by_hand)
+    rows = [_against_points(path, timings[f"ours_{at}"], timings[f"by_hand_{at}"]) for at, path in enumerate(paths)]
+    alone = interleave(context.scaled(60, 2), **ours)
     rows += [
-        _against_fewer(path, timings[f"ours_{at + 1}"], paths[at], timings[f"ours_{at}"])
+        _against_fewer(path, alone[f"ours_{at + 1}"], paths[at], alone[f"ours_{at}"])
         for at, path in enumerate(paths[1:])
     ]
     return rows
 
 
-def _timed(paths: list[Path], repeats: int) -> dict[str, Timing]:
-    calls = {}
+Questions = dict[str, Callable[[], object]]
+
+
+def _questions(paths: list[Path]) -> tuple[Questions, Questions]:
+    """Return the question to each lake, and the same asked of its points by hand."""
+    ours: Questions = {}
+    by_hand: Questions = {}
     for at, path in enumerate(paths):
         lake = ckptlake.open(path)
         metrics = lake.table("metrics")
-        files = [str(metrics.path / file.path) for file in metrics.files()]
+        bound = {"files": [str(metrics.path / file.path) for file in metrics.files()], "metric": METRIC}
         connection = duckdb.connect()
         expected = facts_of(path)["runs"] + 1
         found = lake.sql(QUERY, metric=METRIC).fetchall()
         assert len(found) == expected, f"{len(found)} rows instead of {expected}"
-        calls[f"ours_{at}"] = lambda lake=lake: lake.sql(QUERY, metric=METRIC).to_arrow_table()
-        calls[f"hand_{at}"] = lambda connection=connection, files=files: connection.execute(
-            BY_HAND, {"files": files, "metric": METRIC}
-        ).to_arrow_table()
-    return interleave(repeats, **calls)
+        ours[f"ours_{at}"] = partial(_ask, lake)
+        by_hand[f"by_hand_{at}"] = partial(_ask_by_hand, connection, bound)
+    return ours, by_hand
+
+
+def _ask(lake: ckptlake.Lake) -> object:
+    return lake.sql(QUERY, metric=METRIC).to_arrow_table()
+
+
+def _ask_by_hand(connection: duckdb.DuckDBPyConnection, bound: dict[str, object]) -> object:
+    return connection.sql(BY_HAND, params=bound).to_arrow_table()
 
 
 def _against_points(path: Path, ours: Timing, by_hand: Timing) -> Row:

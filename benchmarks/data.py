@@ -29,15 +29,23 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How many points a lake has: runs of twenty metrics, and one run more of other length."""
+    """How many points a lake has: runs of twenty metrics, and in their midst one run more of other length."""
 
     runs: int
     steps: int
-    long_steps: int = 0
+    long_steps: int
 
     @property
     def points(self) -> int:
-        return METRIC_COUNT * (self.runs * self.steps + self.long_steps)
+        return METRIC_COUNT * sum(self.steps_by_seed().values())
+
+    @property
+    def long_seed(self) -> int:
+        return self.runs // 2
+
+    def steps_by_seed(self) -> dict[int, int]:
+        """Return the steps of each run in the order in which the runs start."""
+        return {seed: self.long_steps if seed == self.long_seed else self.steps for seed in range(self.runs + 1)}
 
     def __str__(self) -> str:
         return f"{self.runs}x{self.steps}+{self.long_steps}"
@@ -117,8 +125,8 @@ def points_lake(context: Context, shape: Shape) -> Path:
         starts_s, finishes_s = [], []
         began, cpu_began = time.perf_counter(), time.process_time()
         with ckptlake.open(root) as lake:
-            for seed in range(shape.runs + bool(shape.long_steps)):
-                frame = run_frame(seed, shape.steps if seed < shape.runs else shape.long_steps)
+            for seed, steps in shape.steps_by_seed().items():
+                frame = run_frame(seed, steps)
                 before = time.perf_counter()
                 run = lake.run(f"bench/{seed % EXPERIMENTS}", name=f"run-{seed}", capture=NOTHING)
                 starts_s.append(time.perf_counter() - before)
@@ -148,10 +156,14 @@ def many_files_lake(context: Context, shape: Shape, experiments: int, commits_a_
     def build(root: Path) -> dict[str, Any]:
         settings = ckptlake.Settings(auto_compact=False, commit_interval_s=1e6, commit_points=10**9)
         with ckptlake.open(root, settings=settings) as lake:
-            for first in range(0, shape.runs, experiments):
-                seeds = range(first, min(first + experiments, shape.runs))
-                _log_in_parts(lake, {seed: shape.steps for seed in seeds}, experiments, commits_a_run)
-            _log_in_parts(lake, {shape.runs: shape.long_steps}, experiments, commits_a_run)
+            steps = list(shape.steps_by_seed().items())
+            for first in range(0, len(steps), experiments):
+                _log_in_parts(
+                    lake,
+                    dict(steps[first : first + experiments]),
+                    experiments,
+                    commits_a_run,
+                )
             return {"files": len(lake.table("metrics").files())}
 
     return _kept(context.data / f"files-{shape}-{experiments}-{commits_a_run}", shape, build)

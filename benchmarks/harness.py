@@ -15,7 +15,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 RESULTS = Path(__file__).parent / "results"
-_PACKAGES = ("numpy", "pyarrow", "polars", "duckdb", "deltalake", "torch", "tensorboard")
+_PACKAGES = (
+    "numpy",
+    "pyarrow",
+    "polars",
+    "duckdb",
+    "deltalake",
+    "torch",
+    "tensorboard",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +128,10 @@ def interleave(repeats: int, **calls: Callable[[], object]) -> dict[str, Timing]
         for name, call in calls.items():
             cpu_before, before = time.process_time(), time.perf_counter()
             call()
-            spent, cpu_spent = time.perf_counter() - before, time.process_time() - cpu_before
+            spent, cpu_spent = (
+                time.perf_counter() - before,
+                time.process_time() - cpu_before,
+            )
             if repeat:
                 wall[name].append(spent)
                 cpu[name].append(cpu_spent)
@@ -149,7 +160,10 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except FileNotFoundError:
         return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
+        "unknown",
+    )
 
 
 def versions() -> dict[str, str]:
@@ -165,7 +179,13 @@ def versions() -> dict[str, str]:
     return found
 
 
-def keep(directory: Path, name: str, rows: Iterable[Row], context: Context, before: Mapping[str, Any]) -> Path:
+def keep(
+    directory: Path,
+    name: str,
+    rows: Iterable[Row],
+    context: Context,
+    before: Mapping[str, Any],
+) -> Path:
     """Write the rows of a benchmark as JSON and return the file."""
     result = {
         "benchmark": name,
@@ -194,7 +214,16 @@ def shown(row: Row) -> str:
     """Return a row as a line of the table."""
     figure = f"{_short(row.figure)} {row.unit}"
     reference = f"{_short(row.reference)} {row.against}"
-    return line((row.what, figure, reference, f"{_short(row.ratio)}×", str(row.target or "-"), row.verdict))
+    return line(
+        (
+            row.what,
+            figure,
+            reference,
+            f"{_short(row.ratio)}×",
+            str(row.target or "-"),
+            row.verdict,
+        )
+    )
 
 
 def _short(value: float) -> str:

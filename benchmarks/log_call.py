@@ -23,14 +23,16 @@ def run(context: Context) -> list[Row]:
     names = METRIC_NAMES[:10]
     frame = run_frame(0, calls)
     floats = [{name: float(frame[name][step]) for name in names} for step in range(calls)]
+    with_int = [{**metrics, names[-1]: step} for step, metrics in enumerate(floats)]
     narrow = [{name: np.float32(value) for name, value in step.items()} for step in floats]
     with ckptlake.open(context.scratch / "lake") as lake:
         own = lake.run("bench", capture=NOTHING)
         other = lake.run("bench", capture=NOTHING)
         board, close = tensorboard(context.scratch / "board")
-        spent: dict[str, list[float]] = {"ours": [], "float32": [], "tensorboard": []}
+        spent: dict[str, list[float]] = {"ours": [], "with_int": [], "float32": [], "tensorboard": []}
         for turn in range(turns):
             spent["ours"] += _timed(own.log, floats, turn * calls)
+            spent["with_int"] += _timed(other.log, with_int, turn * calls)
             spent["float32"] += _timed(other.log, narrow, turn * calls)
             spent["tensorboard"] += _timed(board, floats[: calls // 10], turn * calls)
         close()
@@ -69,6 +71,14 @@ def run(context: Context) -> list[Row]:
             reference=us["tensorboard"],
             against=against,
             target=Target("at most", 1 / 20, of="ratio"),
+        ),
+        Row(
+            what="log, 9 floats and an int, median",
+            figure=us["with_int"],
+            unit="µs",
+            reference=us["tensorboard"],
+            against=f"{against}, floats",
+            target=Target("at most", 5),
         ),
         Row(
             what="log, 10 numpy float32, median",

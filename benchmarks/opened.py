@@ -22,7 +22,10 @@ class Opened:
         libc = ctypes.CDLL(None, use_errno=True)
         self._descriptor = libc.inotify_init1(_IN_NONBLOCK)
         self._names: dict[int, Path] = {}
-        for directory in (self._root, *(path for path in self._root.rglob("*") if path.is_dir())):
+        for directory in (
+            self._root,
+            *(path for path in self._root.rglob("*") if path.is_dir()),
+        ):
             watch = libc.inotify_add_watch(self._descriptor, os.fsencode(directory), _IN_OPEN)
             if watch < 0:
                 raise OSError(ctypes.get_errno(), f"cannot watch {directory}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -36,7 +37,9 @@ print(json.dumps(1e3 * (time.perf_counter() - before)))
 
 def run(context: Context) -> list[Row]:
     """Return the rows of this benchmark."""
-    path = points_lake(context, Shape(context.scaled(1000, 20), context.scaled(1000, 50), context.scaled(10_000, 100)))
+    shape = Shape(context.scaled(1000, 20), context.scaled(1000, 50), context.scaled(10_000, 100))
+    path = context.scratch / "lake"
+    shutil.copytree(points_lake(context, shape), path)
     fresh: list[list[float]] = []
     asked_ms: list[float] = []
 
@@ -69,14 +72,51 @@ def run(context: Context) -> list[Row]:
         )
 
     return [
-        row("open, warm process", timings["open"].wall_ms, 100, **timings["open"].details()),
-        row("open and count its runs, warm process", timings["ask"].wall_ms, 100, **timings["ask"].details()),
-        row("open, fresh process, after the import", median(times[1] for times in fresh), 100),
-        row("open and count its runs, fresh process, after the import", median(asked_ms), None),
-        row("start a run, warm process, nothing captured", starts["bare"].wall_ms, 20, **starts["bare"].details()),
-        row("start a run, warm process, everything captured", starts["full"].wall_ms, 20, **starts["full"].details()),
-        row("start the first run of a process", median(times[2] for times in fresh), None),
-        row("finish a run of one call (commit)", starts["finish"].wall_ms, None, **starts["finish"].details()),
+        row(
+            "open, warm process",
+            timings["open"].wall_ms,
+            100,
+            **timings["open"].details(),
+        ),
+        row(
+            "open and count its runs, warm process",
+            timings["ask"].wall_ms,
+            100,
+            **timings["ask"].details(),
+        ),
+        row(
+            "open, fresh process, after the import",
+            median(times[1] for times in fresh),
+            100,
+        ),
+        row(
+            "open and count its runs, fresh process, after the import",
+            median(asked_ms),
+            None,
+        ),
+        row(
+            "start a run, warm process, nothing captured",
+            starts["bare"].wall_ms,
+            20,
+            **starts["bare"].details(),
+        ),
+        row(
+            "start a run, warm process, everything captured",
+            starts["full"].wall_ms,
+            20,
+            **starts["full"].details(),
+        ),
+        row(
+            "start the first run of a process",
+            median(times[2] for times in fresh),
+            None,
+        ),
+        row(
+            "finish a run of one call (commit)",
+            starts["finish"].wall_ms,
+            None,
+            **starts["finish"].details(),
+        ),
     ]
 
 
@@ -92,7 +132,7 @@ def _starts(path: Path, repeats: int) -> dict[str, Timing]:
         def start(capture: ckptlake.Capture) -> None:
             open_runs.append(lake.run("bench/0", capture=capture))
 
-        timings = interleave(
+        return interleave(
             repeats,
             full=lambda: start(ckptlake.Capture()),
             finish_full=finish,
@@ -100,7 +140,6 @@ def _starts(path: Path, repeats: int) -> dict[str, Timing]:
             logged=lambda: open_runs[-1].log({"train/loss": 1.0}, step=0),
             finish=finish,
         )
-    return timings
 
 
 def _python(code: str) -> str:

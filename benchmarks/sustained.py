@@ -28,15 +28,32 @@ def run(context: Context) -> list[Row]:
         dict(zip(METRIC_NAMES[:10], values, strict=True))
         for values in run_frame(0, context.scaled(100_000, 500)).select(METRIC_NAMES[:10]).iter_rows()
     ]
-    rates: dict[str, list[float]] = {"frames": [], "calls": [], "file": [], "sqlite": []}
+    rates: dict[str, list[float]] = {
+        "frames": [],
+        "calls": [],
+        "file": [],
+        "sqlite": [],
+    }
     cpu: dict[str, list[float]] = {name: [] for name in rates}
     for turn in range(context.scaled(5, 1)):
         directory = context.scratch / str(turn)
         directory.mkdir()
         for name, points, write in (
-            ("file", sum(len(frame) for frame in frames) * METRIC_COUNT, lambda to: _write_file(to, frames)),
-            ("frames", sum(len(frame) for frame in frames) * METRIC_COUNT, lambda to: _log_frames(to, frames)),
-            ("sqlite", len(frames[0]) * METRIC_COUNT, lambda to: _insert(to, frames[0])),
+            (
+                "file",
+                sum(len(frame) for frame in frames) * METRIC_COUNT,
+                lambda to: _write_file(to, frames),
+            ),
+            (
+                "frames",
+                sum(len(frame) for frame in frames) * METRIC_COUNT,
+                lambda to: _log_frames(to, frames),
+            ),
+            (
+                "sqlite",
+                len(frames[0]) * METRIC_COUNT,
+                lambda to: _insert(to, frames[0]),
+            ),
             ("calls", len(calls) * 10, lambda to: _log_calls(to, calls)),
         ):
             spent, cpu_spent = _clocked(write, directory / name)
@@ -137,7 +154,10 @@ def _insert(to: Path, frame: pl.DataFrame) -> Work:
     def work() -> None:
         for start in range(0, len(rows), 10_000):
             connection.execute("BEGIN")
-            connection.executemany("INSERT INTO metrics VALUES (?, ?, ?, ?, ?)", rows[start : start + 10_000])
+            connection.executemany(
+                "INSERT INTO metrics VALUES (?, ?, ?, ?, ?)",
+                rows[start : start + 10_000],
+            )
             connection.execute("COMMIT")
 
     return work, connection.close

@@ -40,7 +40,9 @@ class Growth:
 
     def watch(self, path: Path) -> None:
         metrics = ckptlake.open(path).table("metrics")
-        while not self.ended.wait(SAMPLE_S):
+        ended = False
+        while not ended:
+            ended = self.ended.wait(SAMPLE_S)
             self.files = max(self.files, len(metrics.files()))
             self.entries = max(self.entries, len(list((metrics.path / "_delta_log").glob("*.json"))))
             self.samples += 1
@@ -98,8 +100,8 @@ def run(context: Context) -> list[Row]:
             figure=max(result["log_us_max"] for result in ours) / 1e3,
             unit="ms",
             reference=max(result["append_us_max"] for result in ours) / 1e3,
-            against="ms: longest deque.append in the same loops",
-            target=Target("at most", 250),
+            against="ms: longest deque.append of the same values beside it",
+            target=Target("at most", 100),
             details=details,
         ),
         Row(
@@ -136,14 +138,17 @@ def _together(work: Callable[[Work], dict[str, Any]], path: Path, processes: int
     """Run `work` in so many fresh processes at once and return what each found."""
     path.mkdir(exist_ok=True)
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        return pool.map(work, [Work(path, number, commits) for number in range(processes)], chunksize=1)
+        return pool.map(
+            work,
+            [Work(path, number, commits) for number in range(processes)],
+            chunksize=1,
+        )
 
 
 def log_and_commit(work: Work) -> dict[str, Any]:
     """Log every few milliseconds while a thread commits; between the calls time an append as the reference."""
-    steps = [
-        dict(zip(METRIC_NAMES, row, strict=True)) for row in run_frame(work.number, 1000)[METRIC_NAMES].iter_rows()
-    ]
+    frame = run_frame(work.number, 1000).select(METRIC_NAMES)
+    steps = [dict(zip(METRIC_NAMES, row, strict=True)) for row in frame.iter_rows()]
     commits_s: list[float] = []
     log_us: list[float] = []
     append_us: list[float] = []
@@ -160,7 +165,7 @@ def log_and_commit(work: Work) -> dict[str, Any]:
             before = clock()
             run.log(metrics, calls)
             between = clock()
-            nowhere.append(metrics)
+            nowhere.append((tuple(metrics), tuple(metrics.values()), calls, clock()))
             after = clock()
             log_us.append((between - before) / 1e3)
             append_us.append((after - between) / 1e3)
@@ -205,4 +210,8 @@ def append_by_delta(work: Work) -> dict[str, Any]:
             errors += 1
             continue
         commits_s.append(time.perf_counter() - before)
-    return {"commits_s": commits_s, "wall_s": time.perf_counter() - began, "errors": errors}
+    return {
+        "commits_s": commits_s,
+        "wall_s": time.perf_counter() - began,
+        "errors": errors,
+    }

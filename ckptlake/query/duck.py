@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -92,6 +94,10 @@ class Engine:
             return _fetch(cursor, query, {}, sources)[0]
 
 
+# A forked child must not run DuckDB's destructors on what its parent had open: that ends it with a signal.
+os.register_at_fork(after_in_child=gc.freeze)
+
+
 def new_connection() -> DuckDBPyConnection:
     """Return an in-memory DuckDB with the settings and macros every question runs under."""
     connection = duckdb.connect()
@@ -176,6 +182,10 @@ def _fetch(
         raise QueryError(_explained(error)) from error
     except duckdb.Error as error:
         raise QueryError(_explained(error)) from error
+    except RuntimeError as error:
+        if "interrupted" in str(error).lower():
+            raise KeyboardInterrupt from error
+        raise
 
 
 def _with_whole_numbers(relation: DuckDBPyRelation, kinds: Sequence[str]) -> DuckDBPyRelation:

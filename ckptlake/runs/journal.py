@@ -10,6 +10,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from ckptlake._internal.files import storage_errors
+from ckptlake.errors import InvalidInputError
+from ckptlake.runs import wal
 from ckptlake.runs.wal import OpenRuns, SegmentHeader, SegmentName, SegmentWriter
 
 
@@ -33,8 +35,13 @@ class Journal:
         self._to_sync: list[pa.RecordBatch] = []
 
     def add(self, batch: pa.RecordBatch) -> None:
-        """Take a batch to be written at the next `sync`."""
-        self._to_write.append(batch)
+        """Take a batch to be written at the next `sync`, in as many frames as its size asks for."""
+        if batch.nbytes > wal.MAX_PAYLOAD_BYTES // 2 and batch.num_rows > 1:
+            half = batch.num_rows // 2
+            self.add(batch.slice(0, half))
+            self.add(batch.slice(half))
+        else:
+            self._to_write.append(batch)
 
     @property
     def unsynced(self) -> bool:
@@ -49,11 +56,16 @@ class Journal:
 
         Raises:
             StorageError: the disk refused; the batches are kept and the next call tries again.
+            InvalidInputError: a single row is too big for any frame; it is dropped, others are kept.
         """
         with storage_errors("write the write-ahead segment", self._directory):
             while self._to_write:
                 segment = self._segment(open_runs)
-                segment.append(self._to_write[0])
+                try:
+                    segment.append(self._to_write[0])
+                except InvalidInputError:
+                    self._to_write.popleft()
+                    raise
                 self._to_sync.append(self._to_write.popleft())
             if self._live is not None and self._to_sync:
                 self._sync_live(self._live)

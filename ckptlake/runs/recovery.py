@@ -7,7 +7,7 @@ import logging
 import os
 import time
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -23,6 +23,10 @@ from ckptlake.runs.frames import table_of, unpack
 from ckptlake.runs.quarantine import set_aside
 from ckptlake.runs.wal import SegmentContents, SegmentName, read_segment
 from ckptlake.tables.layout import Layout
+from ckptlake.tables.reading import read_file
+from ckptlake.tables.schemas import RUNS
+from ckptlake.tables.snapshot import OneOf
+from ckptlake.tables.store import TableStore
 from ckptlake.types import RunStatus
 
 logger = logging.getLogger(__name__)
@@ -132,6 +136,8 @@ def _commit(layout: Layout, stores: Stores, paths: list[Path], lake_id: str | No
         if segment.damage is not None:
             quarantined.append(set_aside(layout, path, segment.sound_bytes, segment.damage))
     closing = [row for writer in _by_writer(segments).items() for row in _killed_rows(*writer)]
+    ended = _ended(stores["runs"], {str(row["run_id"]) for _, row in closing})
+    closing = [(writer, row) for writer, row in closing if _participation(row) not in ended]
     commit_segments(stores, segments, closing)
     for path in paths:
         if path not in kept:
@@ -142,6 +148,19 @@ def _commit(layout: Layout, stores: Stores, paths: list[Path], lake_id: str | No
         tuple(sorted({str(row["run_id"]) for _, row in closing})),
         tuple(quarantined),
     )
+
+
+def _ended(runs: TableStore, run_ids: set[str]) -> set[tuple[object, ...]]:
+    """Return who has ended which run according to the table; a segment begun meanwhile may still name them."""
+    if not run_ids:
+        return set()
+    files = runs.snapshot().prune([{"run_id": OneOf(frozenset(run_ids))}])
+    events = [row for path in files for row in read_file(Path(path), RUNS).to_pylist()]
+    return {_participation(row) for row in events if row["status"] not in (None, RunStatus.RUNNING)}
+
+
+def _participation(row: Mapping[str, object]) -> tuple[object, ...]:
+    return row["run_id"], row["attempt"], row["writer"]
 
 
 def _by_writer(segments: list[SegmentContents]) -> dict[str, list[SegmentContents]]:

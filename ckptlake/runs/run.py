@@ -342,8 +342,8 @@ class Run:
             self._writer.flush()
             return
         self._observer.stop()
-        with self._writer.ending_run(self.id, self.attempt, self._participant):
-            self._event(str(status), status=str(status))
+        self._event(str(status), status=str(status))
+        self._writer.close_run(self.id, self.attempt, self._participant)
         self._closed = True
         self.status = status
         self._writer.commit()

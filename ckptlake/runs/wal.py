@@ -27,7 +27,7 @@ from ckptlake.runs.frames import check_packed
 
 FORMAT_VERSION = 1
 MAX_PAYLOAD_BYTES = 1 << 30
-_UNREADABLE = (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, RecursionError)
+_UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
 _HEAD = struct.Struct("<4sIIQ")
 _COVERED = struct.Struct("<IQ")
 _HEADER_MAGIC, _FRAME_MAGIC = b"CKLH", b"CKL1"

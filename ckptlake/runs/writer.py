@@ -8,7 +8,7 @@ import os
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import pyarrow as pa
@@ -99,12 +99,9 @@ class Writer:
             self._open[(run_id, attempt, participant)] = holder
         return participant
 
-    @contextlib.contextmanager
-    def ending_run(self, run_id: str, attempt: int, participant: str) -> Iterator[None]:
-        """Stop naming a run, in one step with the rows added in the block: no segment comes between."""
-        with self._io_lock:
-            yield
-            self._open.pop((run_id, attempt, participant), None)
+    def close_run(self, run_id: str, attempt: int, participant: str) -> None:
+        """Stop naming a run; its end must be among the rows already."""
+        self._open.pop((run_id, attempt, participant), None)
 
     @property
     def open_holders(self) -> list[object]:
@@ -143,10 +140,9 @@ class Writer:
         def guarded() -> None:
             try:
                 work()
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 - raised at the next call, which starts the thread again
                 self.running = False
                 self._set_fault(name, error)
-                raise
 
         return threading.Thread(target=guarded, name=f"ckptlake-{name}", daemon=True)
 
@@ -207,17 +203,16 @@ class Writer:
         self._points_since_seal = 0
 
     def _drain(self) -> None:
+        """Hand everything pending to the journal, points first: who sees a run's end sees all its points."""
         rows: dict[str, list[dict[str, object]]] = {}
         for table, row in _take(self._rows):
             rows.setdefault(table, []).append(row)
-        for table, found in rows.items():
-            for start in range(0, len(found), _ROWS_A_FRAME):
-                self._journal.add(pack_rows(table, found[start : start + _ROWS_A_FRAME]))
         while chunk := _take_calls(self.calls):
             try:
                 packed = self._pack(chunk)
             except BaseException:
                 self.calls.extendleft(reversed(chunk))
+                self._rows.extendleft((table, row) for table, found in rows.items() for row in reversed(found))
                 raise
             self._points_since_seal += sum(len(call[1]) for call in chunk)
             self._journal.add(packed)
@@ -225,7 +220,9 @@ class Writer:
             block = self._blocks.popleft()
             self._points_since_seal += len(block.values)
             self._journal.add(pack_block(block))
-            self._journal.sync(tuple(self._open))
+        for table, found in rows.items():
+            for start in range(0, len(found), _ROWS_A_FRAME):
+                self._journal.add(pack_rows(table, found[start : start + _ROWS_A_FRAME]))
 
     def _pack(self, calls: list[LogCall]) -> pa.RecordBatch:
         try:
@@ -278,7 +275,7 @@ class Writer:
             set_aside(self.layout, segment.path, 0, str(error))
             self._lose(error)
             return set()
-        if contents.damage is not None:
+        if contents.damage is not None and not segment.broken:
             place = set_aside(self.layout, segment.path, contents.sound_bytes, contents.damage)
             self._lose(DamagedSegmentError(f"{segment.path.name}: {contents.damage}; the rest is set aside in {place}"))
         return commit_segments(self._stores, [contents])

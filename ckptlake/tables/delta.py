@@ -116,6 +116,8 @@ class DeltaLog:
 
     def _open(self) -> DeltaTable | None:
         if not self.directory.is_dir():
+            if self.directory.exists():
+                raise DamagedTableError(f"{self.directory} is a file where the table's log should be: move it away")
             return None
         try:
             return DeltaTable(self.root)
@@ -127,7 +129,7 @@ class DeltaLog:
     def _mark(self) -> tuple[int, int] | None:
         try:
             status = (self.directory / "_last_checkpoint").stat()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         return status.st_mtime_ns, status.st_ino
 

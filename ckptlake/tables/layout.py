@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ckptlake._internal.files import storage_errors, write_once
+from ckptlake._internal.files import storage_error, storage_errors, write_once
 from ckptlake._internal.ids import new_id
 from ckptlake.errors import LakeFormatError, NotALakeError
 
@@ -98,6 +98,8 @@ def read_identity(root: Path) -> LakeIdentity:
         raise NotALakeError(
             f"{root} is not a lake: it has no lake.json; create one with `ckptlake init --lake {root}`"
         ) from None
+    except PermissionError as error:
+        raise storage_error("read the lake", path, error) from error
     except IsADirectoryError as error:
         raise LakeFormatError(f"{path} is a directory, so {root} is no lake") from error
     with_remedy = f"{path} is damaged; restore it from a copy, the tables beside it are not affected"

@@ -266,7 +266,9 @@ class TableStore:
 
 
 def check_as_of(as_of: object) -> int | datetime | None:
-    """Return `as_of` as a version or an aware moment; ISO text is read as a moment.
+    """Return `as_of` as a version or an aware moment.
+
+    ISO text without a zone is UTC, as all times a lake shows; a datetime without one is local time, as in Python.
 
     Raises:
         InvalidInputError: it is neither.
@@ -276,6 +278,7 @@ def check_as_of(as_of: object) -> int | datetime | None:
     if isinstance(as_of, str):
         try:
             as_of = datetime.fromisoformat(as_of)
+            as_of = as_of if as_of.tzinfo is not None else as_of.replace(tzinfo=UTC)
         except ValueError:
             raise InvalidInputError(f"as_of {as_of!r:.60} is no ISO time such as '2026-01-31T12:00+00:00'") from None
     if isinstance(as_of, datetime):

@@ -210,7 +210,8 @@ class TestPast:
         try:
             naive = datetime.fromtimestamp(moments[2].timestamp())
             assert naive.hour != moments[2].hour
-            for form in (naive, naive.isoformat()):
+            utc = moments[2].astimezone(UTC).replace(tzinfo=None)
+            for form in (naive, utc.isoformat()):
                 assert lake.sql("SELECT count(*) FROM metrics", as_of=form).fetchall() == [(2,)]
         finally:
             monkeypatch.undo()

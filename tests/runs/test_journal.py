@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ckptlake.errors import StorageError
+from ckptlake.runs.frames import pack_rows
 from ckptlake.runs.journal import Journal
 from ckptlake.runs.wal import SegmentName, read_segment
 
@@ -20,7 +21,7 @@ RUNS = (("r", 1, "w/1"),)
 
 
 def batch(value: int) -> pa.RecordBatch:
-    return pa.record_batch({"x": pa.array([value], pa.int64())}, metadata={"table": "t"})
+    return pack_rows("tags", [{"run_id": "r", "key": str(value)}])
 
 
 def committed(directory: Path) -> list[int]:
@@ -31,7 +32,7 @@ def committed(directory: Path) -> list[int]:
         for number, found in read_segment(directory / str(name)).frames:
             if number > reached:
                 reached = number
-                taken += found.column("x").to_pylist()
+                taken += [int(key) for key in found.column("key").to_pylist()]
     return taken
 
 
@@ -176,7 +177,9 @@ class TestSync:
         holding: dict[int, list[int]] = {}
         for name in os.listdir(directory):
             for _, found in read_segment(directory / name).frames:
-                holding.setdefault(found.column("x").to_pylist()[0], []).append((directory / name).stat().st_ino)
+                holding.setdefault(int(found.column("key")[0].as_py()), []).append(
+                    (directory / name).stat().st_ino
+                )
         for value in (1, 2):
             assert set(holding[value]) & synced, f"batch {value} counts as synced but no sync followed its write"
 
@@ -206,7 +209,7 @@ def test_any_order_of_work_and_refusals_keeps_every_batch_once(
                 for number, found in read_segment(segment.path).frames:
                     if number > reached:
                         reached = number
-                        taken.extend(found.column("x").to_pylist())
+                        taken.extend([int(key) for key in found.column("key").to_pylist()])
                 journal.drop(segment)
 
         for operation in operations:

@@ -191,7 +191,7 @@ class TestReader:
                 doomed.unlink(missing_ok=True)
             return found
 
-        def header(path: Path) -> object:
+        def header(path: Path, *more: object) -> object:
             if path == doomed:
                 doomed.unlink()
             return real_header(path)

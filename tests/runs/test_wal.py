@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ckptlake._internal.locks import try_lock
-from ckptlake.errors import DamagedSegmentError
+from ckptlake.errors import DamagedSegmentError, LakeFormatError
 from ckptlake.runs import wal
+from ckptlake.runs.frames import pack_rows
 from ckptlake.runs.wal import (
     OpenRuns,
     SegmentHeader,
@@ -31,7 +32,7 @@ def header(first_frame: int = 1, open_runs: OpenRuns = (("r", 1, "w/1"),)) -> Se
 
 
 def batch(*values: int) -> pa.RecordBatch:
-    return pa.record_batch({"x": pa.array(values, pa.int64())}, metadata={"table": "t"})
+    return pack_rows("tags", [{"run_id": "r", "key": str(value)} for value in values])
 
 
 def segment(directory: Path, *batches: pa.RecordBatch, first_frame: int = 1) -> Path:
@@ -44,7 +45,9 @@ def segment(directory: Path, *batches: pa.RecordBatch, first_frame: int = 1) -> 
 
 
 def values(path: Path) -> list[tuple[int, list[int]]]:
-    return [(number, found.column("x").to_pylist()) for number, found in read_segment(path).frames]
+    return [
+        (number, [int(key) for key in found.column("key").to_pylist()]) for number, found in read_segment(path).frames
+    ]
 
 
 class TestSegmentName:
@@ -84,7 +87,12 @@ class TestSegmentName:
 
 class TestHeader:
     @given(
-        open_runs=st.lists(st.tuples(st.text(), st.integers(1, 2**31 - 1), st.text()), max_size=5).map(tuple),
+        open_runs=st.lists(
+            st.tuples(
+                st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True), st.integers(1, 2**31 - 1), st.text()
+            ),
+            max_size=5,
+        ).map(tuple),
         first_frame=st.integers(0, 2**63 - 1),
         host=st.text(),
     )
@@ -100,7 +108,7 @@ class TestHeader:
 
     def test_of_very_many_open_runs(self, tmp_path: Path) -> None:
         open_runs = tuple((f"run-{index:060}", 1, "w/1") for index in range(5000))
-        writer = SegmentWriter(tmp_path / "wal", SegmentName("w", 0), header(open_runs=open_runs))
+        writer = SegmentWriter(tmp_path / "wal", SegmentName("writer-1", 0), header(open_runs=open_runs))
         writer.append(batch(1))
         writer.sync()
         writer.release()
@@ -111,7 +119,7 @@ class TestHeader:
         with monkeypatch.context() as patch:
             patch.setattr(wal, "FORMAT_VERSION", 2)
             path = segment(tmp_path / "wal")
-        with pytest.raises(DamagedSegmentError, match="newer than this ckptlake reads"):
+        with pytest.raises(LakeFormatError, match="newer than this ckptlake reads"):
             read_segment(path)
 
     @pytest.mark.parametrize("keep", [0, 1, 19, 20, 30])
@@ -139,7 +147,7 @@ class TestFrames:
         path = segment(tmp_path / "wal", batch(1, 2), batch(), batch(3), first_frame=5)
         contents = read_segment(path)
         assert values(path) == [(5, [1, 2]), (6, []), (7, [3])]
-        assert contents.frames[0][1].schema.metadata == {b"table": b"t"}
+        assert contents.frames[0][1].schema.metadata == {b"table": b"tags"}
         assert (contents.damage, contents.last_frame) == (None, 7)
         assert contents.sound_bytes == contents.size_bytes == path.stat().st_size
 
@@ -148,7 +156,7 @@ class TestFrames:
         assert (contents.frames, contents.last_frame, contents.damage) == ((), 4, None)
 
     def test_are_read_on_from_an_offset(self, tmp_path: Path) -> None:
-        writer = SegmentWriter(tmp_path / "wal", SegmentName("w", 0), header())
+        writer = SegmentWriter(tmp_path / "wal", SegmentName("writer-1", 0), header())
         writer.append(batch(1))
         _, _, offset = read_header(writer.path)
         frames, offset, _, _ = read_frames(writer.path, offset)
@@ -156,7 +164,10 @@ class TestFrames:
         writer.append(batch(2))
         writer.append(batch(3))
         frames, offset, size, damage = read_frames(writer.path, offset)
-        assert [(number, found.column("x").to_pylist()) for number, found in frames] == [(2, [2]), (3, [3])]
+        assert [(number, [int(key) for key in found.column("key").to_pylist()]) for number, found in frames] == [
+            (2, [2]),
+            (3, [3]),
+        ]
         assert (offset, damage) == (size, None)
         assert read_frames(writer.path, offset)[0] == []
         writer.release()
@@ -215,7 +226,7 @@ class TestFrames:
 
 class TestWriting:
     def test_holds_the_lock_until_release(self, tmp_path: Path) -> None:
-        writer = SegmentWriter(tmp_path / "wal", SegmentName("w", 0), header())
+        writer = SegmentWriter(tmp_path / "wal", SegmentName("writer-1", 0), header())
         descriptor = os.open(writer.path, os.O_RDWR)
         assert not try_lock(descriptor)
         writer.release()
@@ -225,7 +236,7 @@ class TestWriting:
     def test_a_refused_write_cuts_back_to_the_frame_before(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        writer = SegmentWriter(tmp_path / "wal", SegmentName("w", 0), header())
+        writer = SegmentWriter(tmp_path / "wal", SegmentName("writer-1", 0), header())
         writer.append(batch(1))
         real_write, calls = os.write, []
 
@@ -247,7 +258,7 @@ class TestWriting:
         writer.release()
 
     def test_a_refused_sync_breaks_the_segment(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        writer = SegmentWriter(tmp_path / "wal", SegmentName("w", 0), header())
+        writer = SegmentWriter(tmp_path / "wal", SegmentName("writer-1", 0), header())
         writer.append(batch(1))
         writer.sync()
         writer.append(batch(2))
@@ -273,6 +284,6 @@ class TestWriting:
         with monkeypatch.context() as patch:
             patch.setattr(os, refused, refuse)
             with pytest.raises(OSError, match="No space"):
-                SegmentWriter(directory, SegmentName("w", 0), header())
+                SegmentWriter(directory, SegmentName("writer-1", 0), header())
         assert list(directory.iterdir()) == []
-        SegmentWriter(directory, SegmentName("w", 0), header()).release()
+        SegmentWriter(directory, SegmentName("writer-1", 0), header()).release()
