@@ -17,7 +17,7 @@ from urllib.parse import unquote
 from ckptlake._internal.names import check_experiment
 from ckptlake.config import Capture, Settings
 from ckptlake.errors import CkptlakeError, InvalidInputError, ReadOnlyLakeError, RunNotFoundError
-from ckptlake.tables.layout import LakeIdentity, Layout, create_lake, read_identity
+from ckptlake.tables.layout import Layout, create_lake, read_identity
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection, DuckDBPyRelation
@@ -41,7 +41,20 @@ _logging_lakes: set[Lake] = set()
 
 
 def open(path: str | os.PathLike[str] | None = None, *, create: bool = True, settings: Settings | None = None) -> Lake:
-    """Open the lake at `path`, creating it where the directory is new or empty.
+    """Open the lake at `path`, creating it where the directory is new or empty; the same as `Lake(path)`.
+
+    >>> import ckptlake, tempfile
+    >>> lake = ckptlake.open(tempfile.mkdtemp())
+    >>> lake.sql("select count(*) from runs").fetchall()
+    [(0,)]
+    """
+    return Lake(path, create=create, settings=settings)
+
+
+class Lake:
+    """An opened lake. Reading needs no permission to write and starts no thread; logging does both.
+
+    Close it, or use it as a context manager, to commit what is still pending.
 
     Args:
         path: the lake's directory; default the environment variable ``CKPTLAKE_DIR``, else ``./lake``.
@@ -53,36 +66,18 @@ def open(path: str | os.PathLike[str] | None = None, *, create: bool = True, set
         NotALakeError: the directory holds something else, or no lake and `create` is false.
         LakeFormatError: the lake was written by a newer ckptlake.
         ReadOnlyLakeError: a new lake's directory cannot be written.
-
-    >>> import ckptlake, tempfile
-    >>> lake = ckptlake.open(tempfile.mkdtemp())
-    >>> lake.sql("select count(*) from runs").fetchall()
-    [(0,)]
-    """
-    if "://" in str(path):
-        raise InvalidInputError(f"{path!r} is no directory: lakes on object stores are not supported yet")
-    root = Path(path if path is not None else os.environ.get(ENVIRONMENT_VARIABLE) or "lake").expanduser().absolute()
-    if unquote(str(root)) != str(root) or "\\" in str(root) or not str(root).isprintable():
-        raise InvalidInputError(
-            f"the path {str(root)!r} holds a backslash, a control character or a percent-encoded one, which the Delta "
-            "library would take for something else: give the lake a directory without them"
-        )
-    identity = create_lake(root) if create else read_identity(root)
-    return Lake(root, identity, settings or Settings())
-
-
-class Lake:
-    """An opened lake. Reading needs no permission to write and starts no thread; logging does both.
-
-    Use `ckptlake.open`; close it, or use it as a context manager, to commit what is still pending.
     """
 
-    def __init__(self, path: Path, identity: LakeIdentity, settings: Settings) -> None:
-        self.path = path
+    def __init__(
+        self, path: str | os.PathLike[str] | None = None, *, create: bool = True, settings: Settings | None = None
+    ) -> None:
+        root = _checked_root(path if path is not None else os.environ.get(ENVIRONMENT_VARIABLE) or "lake")
+        identity = create_lake(root) if create else read_identity(root)
+        self.path = root
         self.id = identity.lake_id
         self.created_at = identity.created_at
-        self.settings = settings
-        self._layout = Layout(path)
+        self.settings = settings or Settings()
+        self._layout = Layout(root)
         self._stores: dict[str, TableStore] = {}
         self._writer: Writer | None = None
         self._lock = RLock()
@@ -347,6 +342,18 @@ class Lake:
                 self._writer = Writer(self._layout, self.id, self._all_stores(), self.settings)
                 _logging_lakes.add(self)
             return self._writer
+
+
+def _checked_root(path: str | os.PathLike[str]) -> Path:
+    if "://" in str(path):
+        raise InvalidInputError(f"{str(path)!r} is no directory: lakes on object stores are not supported yet")
+    root = Path(path).expanduser().absolute()
+    if unquote(str(root)) != str(root) or "\\" in str(root) or not str(root).isprintable():
+        raise InvalidInputError(
+            f"the path {str(root)!r} holds a backslash, a control character or a percent-encoded one, which the Delta "
+            "library would take for something else: give the lake a directory without them"
+        )
+    return root
 
 
 def _close_all() -> None:
