@@ -106,6 +106,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         answer = lake.sql(query, experiment=EXPERIMENT)
         console.print(_table(title, answer.columns, answer.fetchall()))
     console.print(f"Lake: {arguments.lake}", markup=False, soft_wrap=True)
+    for command in ("runs list", 'sql "select metric, count(*) as points from metrics group by metric"'):
+        console.print(f"  ckptlake {command} --lake {arguments.lake}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _configs(epochs: int, seeds: int) -> Iterator[Config]:
