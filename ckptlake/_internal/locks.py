@@ -8,6 +8,7 @@ alive with its copy of the descriptor; it closes those copies at once.
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import sys
 import time
@@ -100,10 +101,12 @@ def _open(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
 
 
-def _close_copies() -> None:
+def _begin_child() -> None:
+    # A child that collected what its parent had open in DuckDB would run destructors that end it with a signal.
+    gc.freeze()
     for descriptor in _held:
         os.close(descriptor)
     _held.clear()
 
 
-os.register_at_fork(after_in_child=_close_copies)
+os.register_at_fork(after_in_child=_begin_child)

@@ -124,9 +124,9 @@ class _ConsoleLog(logging.Handler):
 @contextlib.contextmanager
 def _warnings_told() -> Iterator[None]:
     """Say on stderr for the block what the library logs as a warning."""
-    logger, handler = logging.getLogger("ckptlake"), _ConsoleLog(logging.WARNING)
-    logger.addHandler(handler)
+    logger, receiver = logging.getLogger("ckptlake"), _ConsoleLog(logging.WARNING)
+    logger.addHandler(receiver)
     try:
         yield
     finally:
-        logger.removeHandler(handler)
+        logger.removeHandler(receiver)

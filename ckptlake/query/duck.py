@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -92,10 +90,6 @@ class Engine:
             install_views(cursor, sources, frozenset({"metrics"}))
             query = "SELECT * FROM metrics SEMI JOIN repeated_curves USING (run_id, metric)"
             return _fetch(cursor, query, {}, sources)[0]
-
-
-# A forked child must not run DuckDB's destructors on what its parent had open: that ends it with a signal.
-os.register_at_fork(after_in_child=gc.freeze)
 
 
 def new_connection() -> DuckDBPyConnection:

@@ -16,7 +16,7 @@ import numpy as np
 
 from ckptlake._internal.names import check_name, check_text, flatten
 from ckptlake.errors import InvalidInputError, ParamChangedError
-from ckptlake.runs.scalars import exact_float
+from ckptlake.runs.scalars import exact_float, shown
 
 _MOST_INTEGER_BITS = 4096
 _ACCEPTED = "None, bool, int, float, str, Path, date, Enum, numpy scalar, or a list, tuple or dict of these"
@@ -80,7 +80,9 @@ def _nearest(value: int) -> float | None:
 
 
 def _plain(where: str, value: object) -> Any:
-    if value is None or (isinstance(value, bool | int | float) and type(value) in (bool, int, float)):
+    if isinstance(value, int) and value.bit_length() > _MOST_INTEGER_BITS:
+        raise InvalidInputError(f"{where}: {shown(value)} is too long; at most {_MOST_INTEGER_BITS} bits are kept")
+    if value is None or type(value) in (bool, int, float):
         return value
     if isinstance(value, Enum):
         return _plain(where, value.value)

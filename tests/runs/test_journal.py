@@ -177,9 +177,7 @@ class TestSync:
         holding: dict[int, list[int]] = {}
         for name in os.listdir(directory):
             for _, found in read_segment(directory / name).frames:
-                holding.setdefault(int(found.column("key")[0].as_py()), []).append(
-                    (directory / name).stat().st_ino
-                )
+                holding.setdefault(int(found.column("key")[0].as_py()), []).append((directory / name).stat().st_ino)
         for value in (1, 2):
             assert set(holding[value]) & synced, f"batch {value} counts as synced but no sync followed its write"
 

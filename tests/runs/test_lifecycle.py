@@ -527,8 +527,8 @@ class TestThreads:
     def test_end_with_their_run(self, lake: Lake, start: Start) -> None:
         import threading
 
-        before = {thread.name for thread in threading.enumerate()}
+        before = set(threading.enumerate())
         for _ in range(5):
             start(capture=Capture(git=False, packages=False)).finish()
-        after = [thread.name for thread in threading.enumerate() if thread.name not in before]
+        after = [thread.name for thread in threading.enumerate() if thread not in before]
         assert sorted(after) == ["ckptlake-commit", "ckptlake-flush"]

@@ -207,9 +207,9 @@ class TestSteps:
     )
     def test_that_are_none_are_refused(self, start: Start, points: Points, steps: Any) -> None:
         with start() as run:
-            with pytest.raises(InvalidInputError, match="step column 'step'"):
+            with pytest.raises(InvalidInputError, match="column 'step'"):
                 run.log_frame({"step": steps, "x": [0.5, 0.25]})
-            with pytest.raises(InvalidInputError, match="step column 'i'"):
+            with pytest.raises(InvalidInputError, match="column 'i'"):
                 run.log_frame({"i": steps, "metric": ["a", "b"], "value": [1, 2]}, step="i")
         assert points(run) == []
 
