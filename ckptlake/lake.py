@@ -261,20 +261,18 @@ class Lake:
         wanted = ALL_VIEWS if needs is None else needs.tables & ALL_VIEWS
         alternatives = ({},) if needs is None else needs.alternatives
         sources = self._reader.read(tables_of(wanted), alternatives, moment)
-        return self._engine.run(query, params, sources, wanted)
+        return self._engine.run(query, params, sources, wanted, reads_only=needs is not None)
 
     def connect(self, *, as_of: int | str | datetime | None = None) -> DuckDBPyConnection:
         """Return a DuckDB connection with all views, on the lake as it is now or `as_of` the past.
 
         The connection keeps to that moment; connect again to see more. `sql` opens fewer files.
         """
-        from ckptlake.query.duck import install_views, new_connection
+        from ckptlake.query.duck import connection_with
         from ckptlake.query.views import ALL_VIEWS, tables_of
         from ckptlake.tables.store import check_as_of
 
-        connection = new_connection()
-        install_views(connection, self._reader.read(tables_of(ALL_VIEWS), ({},), check_as_of(as_of)), ALL_VIEWS)
-        return connection
+        return connection_with(self._reader.read(tables_of(ALL_VIEWS), ({},), check_as_of(as_of)), ALL_VIEWS)
 
     def table(self, name: str) -> Table:
         """Return one Delta table, to see its history and files or to look after it.

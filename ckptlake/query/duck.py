@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ _SETTINGS = (
     "SET disabled_optimizers = 'partitioned_execution'",
 )
 _PARSED_QUERIES = 256
+_KEPT_DESKS = 4
 _SIMPLE_VIEWS = {
     "runs": views.runs,
     "params": views.params,
@@ -38,11 +40,17 @@ _SIMPLE_VIEWS = {
 
 
 class Engine:
-    """An in-memory DuckDB of one lake; each question gets a cursor with views of its own."""
+    """An in-memory DuckDB of one lake; each question gets a desk: a cursor with the views it needs.
+
+    Making views costs as much as a small answer, so desks of the common views are kept for the next question
+    of the same shape; it lays its own rows and files on them.
+    """
 
     def __init__(self) -> None:
         self._connection: DuckDBPyConnection | None = None
         self._parse = lru_cache(maxsize=_PARSED_QUERIES)(self._parsed)
+        self._needs: dict[tuple[str, frozenset[tuple[str, str]]], Needs | None] = {}
+        self._desks: dict[Shape, list[Desk]] = {}
 
     def _cursor(self) -> DuckDBPyConnection:
         if self._connection is None:
@@ -55,9 +63,18 @@ class Engine:
         Raises:
             QueryError: it is no text that DuckDB could parse.
         """
+        texts = frozenset((name, value) for name, value in values.items() if isinstance(value, str))
+        key = (query, texts)
+        if key in self._needs and len(texts) == len(values):
+            return self._needs[key]
         try:
             tree = self._parse(query)
-            return None if tree.get("error") else read_needs(tree, values)
+            needs = None if tree.get("error") else read_needs(tree, values)
+            if len(texts) == len(values):
+                if len(self._needs) >= _PARSED_QUERIES:
+                    self._needs.clear()
+                self._needs[key] = needs
+            return needs
         except duckdb.Error as error:
             raise QueryError(_explained(error)) from error
         except RecursionError:
@@ -70,26 +87,140 @@ class Engine:
         return tree
 
     def run(
-        self, query: str, values: Mapping[str, object], sources: Sources, wanted: Iterable[str]
+        self, query: str, values: Mapping[str, object], sources: Sources, wanted: frozenset[str], *, reads_only: bool
     ) -> DuckDBPyRelation:
         """Run `query` on the named views of `sources` and return its result as a relation of its own.
+
+        Args:
+            query: the SQL.
+            values: what is bound to its parameters.
+            sources: the rows and files behind the views.
+            wanted: the views it reads.
+            reads_only: whether it is known to leave nothing behind, such as a table of its own.
 
         Raises:
             QueryError: DuckDB refused the query.
             DamagedTableError: a data file that it needs is missing or damaged.
         """
-        with self._cursor() as cursor:
-            install_views(cursor, sources, frozenset(wanted))
-            table, kinds = _fetch(cursor, query, values, sources)
+        shape = Shape.of(sources, wanted)
+        desk = self._take(shape) if reads_only and "runs_wide" not in wanted else None
+        if desk is None:
+            desk = Desk(self._cursor(), shape, sources)
+        else:
+            desk.lay(sources)
+        try:
+            table, kinds = _fetch(desk.cursor, query, values, sources)
+        except BaseException:
+            desk.cursor.close()
+            raise
+        if reads_only and "runs_wide" not in wanted and len(self._desks.setdefault(shape, [])) < _KEPT_DESKS:
+            self._desks[shape].append(desk)
+        else:
+            desk.cursor.close()
         relation = self._cursor().from_arrow(table)
         return _with_whole_numbers(relation, kinds) if "HUGEINT" in kinds else relation
+
+    def _take(self, shape: Shape) -> Desk | None:
+        try:
+            return self._desks[shape].pop()
+        except (KeyError, IndexError):
+            return None
 
     def points(self, sources: Sources) -> pa.Table:
         """Return the points of curves with repeated steps, the newest of each step."""
         with self._cursor() as cursor:
-            install_views(cursor, sources, frozenset({"metrics"}))
+            Desk(cursor, Shape.of(sources, frozenset({"metrics"})), sources)
             query = "SELECT * FROM metrics SEMI JOIN repeated_curves USING (run_id, metric)"
             return _fetch(cursor, query, {}, sources)[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What decides the text of the views: two questions of one shape differ in rows and files alone."""
+
+    views: frozenset[str]
+    has_files: bool
+    has_live: bool
+    has_repeats: bool
+    root_looks_partitioned: bool
+
+    @classmethod
+    def of(cls, sources: Sources, wanted: frozenset[str]) -> Shape:
+        if wanted & {"experiments", "runs_wide"}:
+            wanted |= {"runs"}
+        if "runs_wide" in wanted:
+            wanted |= {"params", "summaries", "definitions"}
+        return cls(
+            wanted,
+            bool(sources.files),
+            sources.live_points is not None,
+            sources.repeated_curves is not None and sources.repeated_curves.num_rows > 0,
+            bool(sources.files) and "=" in str(Path(sources.files[0]).parent.parent),
+        )
+
+
+class Desk:
+    """A cursor with the views of one shape, and the rows and files of one question on it.
+
+    Raises:
+        DamagedTableError: a data file is missing or damaged.
+    """
+
+    def __init__(self, cursor: DuckDBPyConnection, shape: Shape, sources: Sources) -> None:
+        self.cursor = cursor
+        self._shape = shape
+        self._files: Sequence[str] = ()
+        self.lay(sources)
+        try:
+            self._create_views()
+        except (duckdb.IOException, duckdb.InvalidInputException) as error:
+            raise _damaged(error) from error
+
+    def lay(self, sources: Sources) -> None:
+        """Put the rows and files of a question in the place of those before."""
+        for name, rows in sources.rows.items():
+            if name in self._shape.views:
+                self.cursor.register(f"{name}_rows", rows)
+        if not self._shape.views & {"metrics", "metrics_raw"}:
+            return
+        if sources.files and sources.files != self._files:
+            files = [escape_glob(path) for path in sources.files]
+            self.cursor.execute(f"SET VARIABLE {views.FILES_VARIABLE} = $1", [files])
+            self._files = sources.files
+        if self._shape.has_live or not self._shape.has_files:
+            live = sources.live_points
+            self.cursor.register("metrics_live", live if live is not None else METRICS.schema.empty_table())
+        if self._shape.has_repeats:
+            self.cursor.register("repeated_curves", sources.repeated_curves)
+
+    def _create_views(self) -> None:
+        wanted = self._shape.views
+        points = views.point_rows(
+            has_files=self._shape.has_files,
+            has_live=self._shape.has_live,
+            root_looks_partitioned=self._shape.root_looks_partitioned,
+        )
+        if "metrics_raw" in wanted or ("metrics" in wanted and self._shape.has_repeats):
+            self._create("metrics_raw", points)
+        if "metrics" in wanted:
+            self._create("metrics", views.newest_of_repeated() if self._shape.has_repeats else points)
+        if "summaries" in wanted:
+            self._create("summaries", "SELECT * EXCLUDE (steps_unique) FROM summaries_rows")
+        for name, text in _SIMPLE_VIEWS.items():
+            if name in wanted:
+                self._create(name, text())
+        if "runs_wide" in wanted:
+            self._create("runs_wide", views.runs_wide(_wide_columns(self.cursor)))
+
+    def _create(self, name: str, text: str) -> None:
+        self.cursor.execute(f"CREATE OR REPLACE TEMP VIEW {quote(name)} AS {text}")
+
+
+def connection_with(sources: Sources, wanted: frozenset[str]) -> DuckDBPyConnection:
+    """Return a connection of its own with the named views over `sources`."""
+    connection = new_connection()
+    Desk(connection, Shape.of(sources, wanted), sources)
+    return connection
 
 
 def new_connection() -> DuckDBPyConnection:
@@ -100,53 +231,6 @@ def new_connection() -> DuckDBPyConnection:
     return connection
 
 
-def install_views(cursor: DuckDBPyConnection, sources: Sources, wanted: frozenset[str]) -> None:
-    """Create the wanted views over `sources`, and those that they stand on.
-
-    Raises:
-        DamagedTableError: a data file is missing or damaged.
-    """
-    if wanted & {"experiments", "runs_wide"}:
-        wanted |= {"runs"}
-    if "runs_wide" in wanted:
-        wanted |= {"params", "summaries", "definitions"}
-    for name, rows in sources.rows.items():
-        if name in wanted:
-            cursor.register(f"{name}_rows", rows)
-    try:
-        if wanted & {"metrics", "metrics_raw"}:
-            _install_points(cursor, sources, wanted)
-    except (duckdb.IOException, duckdb.InvalidInputException) as error:
-        raise _damaged(error) from error
-    if "summaries" in wanted:
-        _create(cursor, "summaries", "SELECT * EXCLUDE (steps_unique) FROM summaries_rows")
-    for name, text in _SIMPLE_VIEWS.items():
-        if name in wanted:
-            _create(cursor, name, text())
-    if "runs_wide" in wanted:
-        _create(cursor, "runs_wide", views.runs_wide(_wide_columns(cursor)))
-
-
-def _install_points(cursor: DuckDBPyConnection, sources: Sources, wanted: frozenset[str]) -> None:
-    files, live, repeated = sources.files, sources.live_points, sources.repeated_curves
-    if files:
-        cursor.execute(f"SET VARIABLE {views.FILES_VARIABLE} = $1", [[escape_glob(path) for path in files]])
-    if live is not None or not files:
-        cursor.register("metrics_live", live if live is not None else METRICS.schema.empty_table())
-    root_looks_partitioned = bool(files) and "=" in str(Path(files[0]).parent.parent)
-    text = views.point_rows(
-        has_files=bool(files), has_live=live is not None, root_looks_partitioned=root_looks_partitioned
-    )
-    if "metrics" in wanted and (repeated is None or repeated.num_rows == 0):
-        _create(cursor, "metrics", text)
-    elif "metrics" in wanted:
-        cursor.register("repeated_curves", repeated)
-        _create(cursor, "metrics_raw", text)
-        _create(cursor, "metrics", views.newest_of_repeated())
-    if "metrics_raw" in wanted:
-        _create(cursor, "metrics_raw", text)
-
-
 def _wide_columns(cursor: DuckDBPyConnection) -> views.WideColumns:
     kinds = cursor.execute(views.PARAM_KINDS).fetchall()
     metrics = cursor.execute("SELECT DISTINCT metric FROM summaries ORDER BY metric").fetchall()
@@ -155,10 +239,6 @@ def _wide_columns(cursor: DuckDBPyConnection) -> views.WideColumns:
         "WHERE direction IS NOT NULL ORDER BY metric"
     ).fetchall()
     return views.WideColumns(kinds, [name for (name,) in metrics], [name for (name,) in directed])
-
-
-def _create(cursor: DuckDBPyConnection, name: str, text: str) -> None:
-    cursor.execute(f"CREATE OR REPLACE TEMP VIEW {quote(name)} AS {text}")
 
 
 def _fetch(

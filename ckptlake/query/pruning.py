@@ -71,7 +71,7 @@ def _function(ref: Node) -> object:
 
 
 def _nodes(tree: object, kind: str) -> Iterator[Node]:
-    if isinstance(tree, Mapping):
+    if isinstance(tree, dict):
         if tree.get("type") == kind:
             yield tree
         for child in tree.values():
@@ -83,7 +83,7 @@ def _nodes(tree: object, kind: str) -> Iterator[Node]:
 
 def _names_of_ctes(tree: object) -> set[str]:
     names: set[str] = set()
-    if isinstance(tree, Mapping):
+    if isinstance(tree, dict):
         entries = (tree.get("cte_map") or {}).get("map") or []
         names |= {str(entry["key"]).lower() for entry in entries}
         for child in tree.values():

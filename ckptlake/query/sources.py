@@ -68,6 +68,7 @@ class SourceReader:
         self._small = {name: _FileCache(spec) for name, spec in TABLES.items() if spec not in (METRICS, SUMMARIES)}
         self._summaries = _SummaryCache()
         self._exact: tuple[object, pa.Table] | None = None
+        self._repeated: tuple[pa.Table, pa.Table] | None = None
 
     def read(
         self,
@@ -101,13 +102,14 @@ class SourceReader:
         repeated = None
         if SUMMARIES.name in snapshots:
             merged = self._merged(snapshots[SUMMARIES.name], live)
-            repeated = _repeated(merged)
+            repeated = self._repeated_in(merged)
             if repeated.num_rows and points is not None:
                 position = live.position if live is not None else None
                 key = (points.version, snapshots[SUMMARIES.name].version, as_of, position)
                 merged = self._with_exact(key, merged, repeated, points, live_points)
             rows[SUMMARIES.name] = merged
-            alternatives = [_with_experiment(predicates, merged) for predicates in alternatives]
+            experiments = self._summaries.experiments(snapshots[SUMMARIES.name])
+            alternatives = [_with_experiment(predicates, experiments) for predicates in alternatives]
         files = points.prune(alternatives) if points is not None else []
         num_files = points.num_files if points is not None else 0
         logger.debug("the question needs %d of %d files of points", len(files), num_files)
@@ -131,6 +133,14 @@ class SourceReader:
         touched = pc.is_in(merged.column("run_id"), value_set=pc.unique(fresh.column("run_id")))
         again = merge_summaries(pa.concat_tables([merged.filter(touched), fresh]))
         return pa.concat_tables([merged.filter(pc.invert(touched)), again])
+
+    def _repeated_in(self, merged: pa.Table) -> pa.Table:
+        """Return run_id and metric of the curves in which a step may occur twice."""
+        known = self._repeated
+        if known is None or known[0] is not merged:
+            repeated = merged.filter(pc.invert(merged.column("steps_unique"))).select(["run_id", "metric"])
+            known = self._repeated = (merged, repeated)
+        return known[1]
 
     def _with_exact(
         self, key: object, merged: pa.Table, repeated: pa.Table, points: Snapshot, live_points: pa.Table | None
@@ -156,24 +166,17 @@ class SourceReader:
         return frozenset(found)
 
 
-def _with_experiment(predicates: Predicates, summaries: pa.Table) -> Predicates:
+def _with_experiment(predicates: Predicates, experiments: Mapping[str, str]) -> Predicates:
     """Return conditions on runs together with the experiments they belong to, which partition the points."""
     runs = predicates.get("run_id")
-    if not isinstance(runs, OneOf) or "experiment" in predicates:
+    if not isinstance(runs, OneOf) or "experiment" in predicates or not runs.values <= experiments.keys():
         return predicates
-    own = summaries.filter(pc.is_in(summaries.column("run_id"), value_set=pa.array(sorted(map(str, runs.values)))))
-    if set(pc.unique(own.column("run_id")).to_pylist()) != runs.values:
-        return predicates
-    return {**predicates, "experiment": OneOf(frozenset(pc.unique(own.column("experiment")).to_pylist()))}
+    return {**predicates, "experiment": OneOf(frozenset(experiments[str(run)] for run in runs.values))}
 
 
 def _with_live(rows: pa.Table, name: str, snapshot: Snapshot, live: LiveRows | None) -> pa.Table:
     fresh = live.rows(name, snapshot.transactions) if live is not None else None
     return rows if fresh is None else pa.concat_tables([rows, fresh])
-
-
-def _repeated(summaries: pa.Table) -> pa.Table:
-    return summaries.filter(pc.invert(summaries.column("steps_unique"))).select(["run_id", "metric"])
 
 
 class _FileCache:
@@ -195,6 +198,7 @@ class _SummaryCache:
 
     def __init__(self) -> None:
         self._known: tuple[frozenset[str], pa.Table] = (frozenset(), SUMMARIES.schema.empty_table())
+        self._experiments: tuple[int, dict[str, str]] = (-2, {})
 
     def rows(self, snapshot: Snapshot) -> pa.Table:
         paths, (known, merged) = frozenset(snapshot.paths()), self._known
@@ -205,3 +209,12 @@ class _SummaryCache:
             merged = merge_summaries(pa.concat_tables([merged, *fresh]))
         self._known = (paths, merged)
         return merged
+
+    def experiments(self, snapshot: Snapshot) -> dict[str, str]:
+        """Return the experiment of each run that has points in the snapshot."""
+        version, known = self._experiments
+        if version != snapshot.version:
+            runs = self.rows(snapshot).group_by(["run_id", "experiment"]).aggregate([])
+            known = dict(zip(runs.column("run_id").to_pylist(), runs.column("experiment").to_pylist(), strict=True))
+            self._experiments = (snapshot.version, known)
+        return known

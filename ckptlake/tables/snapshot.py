@@ -28,6 +28,8 @@ class OneOf:
     values: frozenset[str | int | float]
 
 
+_REMEMBERED_QUESTIONS = 1000
+
 Predicates = Mapping[str, Bound | OneOf]
 """Conditions on columns that hold all together; columns not named are free."""
 
@@ -46,6 +48,7 @@ class Snapshot:
     version: int
     actions: pa.Table = field(repr=False)
     transactions: Mapping[str, int] = field(default_factory=dict, repr=False)
+    _pruned: dict[tuple[object, ...], list[str]] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def empty(cls, spec: TableSpec, root: Path) -> Snapshot:
@@ -67,6 +70,14 @@ class Snapshot:
         """
         if not all(alternatives):
             return self.paths()
+        key = tuple(frozenset(predicates.items()) for predicates in alternatives)
+        if key not in self._pruned:
+            if len(self._pruned) >= _REMEMBERED_QUESTIONS:
+                self._pruned.clear()
+            self._pruned[key] = self._prune(alternatives)
+        return self._pruned[key]
+
+    def _prune(self, alternatives: Sequence[Predicates]) -> list[str]:
         keep = pa.array([False] * self.num_files, pa.bool_())
         for predicates in alternatives:
             keep = pc.or_(keep, self._may_match(predicates))

@@ -68,6 +68,8 @@ class TableStore:
                 self._check_log_is_there()
                 return Snapshot.empty(self.spec, self.path)
             known = self._newest if self._newest is not None and self._newest.version == version else None
+            if known is not None and all(writer in known.transactions for writer in writers):
+                return known
             actions = known.actions if known is not None else self.log.actions()
             transactions = dict(known.transactions) if known is not None else {}
             for writer in writers:
