@@ -280,6 +280,9 @@ def _damaged(error: duckdb.Error) -> DamagedTableError:
 
 def _explained(error: duckdb.Error) -> str:
     message = str(error).strip()
+    if isinstance(error, duckdb.CatalogException) and "Table with name" in message:
+        first = message.splitlines()[0].partition(" Did you mean")[0]
+        return f"{first}; the views are {', '.join(sorted(views.ALL_VIEWS))}"
     if "parameter" in message.lower():
         return f"{message}\nBind values by name: lake.sql('… where run_id = $run', run='…')"
     return message
