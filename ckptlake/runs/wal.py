@@ -210,6 +210,7 @@ class _Reader:
     data: memoryview
     offset: int = 0
     damage: str | None = None
+    start: int = 0
 
     def next(self, magic: bytes) -> tuple[int, memoryview] | None:
         """Return the next frame's number and payload, or None at the end or at damage."""
@@ -231,7 +232,7 @@ class _Reader:
         return number, payload
 
     def _stopped(self, damage: str) -> tuple[int, memoryview] | None:
-        self.damage = f"{damage} at byte {self.offset}"
+        self.damage = f"{damage} at byte {self.start + self.offset}"
         return None
 
 
@@ -276,7 +277,7 @@ def read_frames(path: Path, offset: int) -> tuple[list[tuple[int, pa.RecordBatch
     with path.open("rb") as file:
         file.seek(offset)
         data = file.read()
-    reader = _Reader(memoryview(data))
+    reader = _Reader(memoryview(data), start=offset)
     frames: list[tuple[int, pa.RecordBatch]] = []
     sound = 0
     while (frame := reader.next(_FRAME_MAGIC)) is not None:

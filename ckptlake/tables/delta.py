@@ -115,10 +115,10 @@ class DeltaLog:
         )
 
     def _open(self) -> DeltaTable | None:
-        if not self.directory.is_dir():
-            if self.directory.exists():
-                raise DamagedTableError(f"{self.directory} is a file where the table's log should be: move it away")
+        if not self.directory.exists():
             return None
+        if not self.directory.is_dir():
+            raise DamagedTableError(f"{self.directory} is a file where the table's log should be: move it away")
         try:
             return DeltaTable(self.root)
         except TableNotFoundError:
