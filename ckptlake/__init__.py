@@ -1,6 +1,7 @@
 """ckptlake: the lakehouse for model training.
 
-Metrics of every run land in open Delta tables, and questions about thousands of runs are answered by SQL.
+Metrics and checkpoints of every run land in open Delta tables, and questions about thousands of runs are answered
+by SQL.
 """
 
 from __future__ import annotations
@@ -9,12 +10,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from ckptlake.errors import (
+    CheckpointNotFoundError,
     CkptlakeError,
     CommitConflictError,
+    DamagedCheckpointError,
     DamagedSegmentError,
     DamagedTableError,
     InvalidInputError,
     LakeFormatError,
+    MissingDependencyError,
     NotALakeError,
     NotFoundError,
     ParamChangedError,
@@ -27,11 +31,13 @@ from ckptlake.errors import (
     StorageError,
     TableNotFoundError,
     UnreadableTensorError,
+    UnsafeFileError,
     VersionNotFoundError,
 )
 
 if TYPE_CHECKING:
     from ckptlake.active import active_run, finish, init, log
+    from ckptlake.checkpoints.retention import AnyOf, Best, EveryNSteps, Ladder, Latest, Pinned
     from ckptlake.config import Capture, Settings
     from ckptlake.lake import Lake, open
     from ckptlake.runs.run import Run
@@ -40,8 +46,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _WHERE = {
+    "AnyOf": "ckptlake.checkpoints.retention",
+    "Best": "ckptlake.checkpoints.retention",
     "Capture": "ckptlake.config",
+    "EveryNSteps": "ckptlake.checkpoints.retention",
+    "Ladder": "ckptlake.checkpoints.retention",
     "Lake": "ckptlake.lake",
+    "Latest": "ckptlake.checkpoints.retention",
+    "Pinned": "ckptlake.checkpoints.retention",
     "Run": "ckptlake.runs.run",
     "RunStatus": "ckptlake.types",
     "Settings": "ckptlake.config",
@@ -53,17 +65,26 @@ _WHERE = {
 }
 
 __all__ = [
+    "AnyOf",
+    "Best",
     "Capture",
+    "CheckpointNotFoundError",
     "CkptlakeError",
     "CommitConflictError",
+    "DamagedCheckpointError",
     "DamagedSegmentError",
     "DamagedTableError",
+    "EveryNSteps",
     "InvalidInputError",
+    "Ladder",
     "Lake",
     "LakeFormatError",
+    "Latest",
+    "MissingDependencyError",
     "NotALakeError",
     "NotFoundError",
     "ParamChangedError",
+    "Pinned",
     "QueryError",
     "ReadOnlyLakeError",
     "RequirementError",
@@ -76,6 +97,7 @@ __all__ = [
     "StorageError",
     "TableNotFoundError",
     "UnreadableTensorError",
+    "UnsafeFileError",
     "VersionNotFoundError",
     "__version__",
     "active_run",

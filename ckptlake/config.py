@@ -8,6 +8,7 @@ from typing import Literal
 from ckptlake.errors import InvalidInputError
 
 _MOST = 1e9
+_MOST_BYTES = 1e15
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +50,8 @@ class Settings:
             (plain values, 4.1 bytes, for readers such as Spark's vectorised one).
         auto_compact: merge small files and shorten logs after commits without being asked.
         system_interval_s: seconds between samples of CPU, memory, disk and GPU.
+        max_staging_bytes: memory for copies of tensors while they are saved in the background; a save waits for
+            what does not fit.
 
     >>> Settings(commit_interval_s=5).commit_interval_s
     5
@@ -63,11 +66,13 @@ class Settings:
     parquet_profile: Literal["compact", "portable"] = "compact"
     auto_compact: bool = True
     system_interval_s: float = 15.0
+    max_staging_bytes: int = 16 << 30
 
     def __post_init__(self) -> None:
         if self.parquet_profile not in ("compact", "portable"):
             raise InvalidInputError(f"parquet_profile must be 'compact' or 'portable', got {self.parquet_profile!r}")
         for field in fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, int | float) and not isinstance(value, bool) and not 0 < value <= _MOST:
-                raise InvalidInputError(f"{field.name} must lie between 0 and {_MOST:.0e}, got {value!r}")
+            most = _MOST_BYTES if field.name.endswith("_bytes") else _MOST
+            if isinstance(value, int | float) and not isinstance(value, bool) and not 0 < value <= most:
+                raise InvalidInputError(f"{field.name} must lie between 0 and {most:.0e}, got {value!r}")

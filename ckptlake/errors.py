@@ -10,6 +10,7 @@
     ├── NotFoundError          something named does not exist (also a LookupError)
     │   ├── NotALakeError
     │   ├── RunNotFoundError
+    │   ├── CheckpointNotFoundError
     │   ├── TableNotFoundError
     │   └── VersionNotFoundError
     ├── RunExistsError         a run id is taken
@@ -19,6 +20,9 @@
     ├── CommitConflictError    another process changed the same rows first
     ├── DamagedSegmentError    a write-ahead segment whose header cannot be read
     ├── DamagedTableError      a table's log or files cannot be read
+    ├── DamagedCheckpointError a checkpoint whose bytes are not what was written
+    ├── UnsafeFileError        a file that would run code when loaded
+    ├── MissingDependencyError an optional library is needed and not installed
     ├── UnreadableTensorError  a device failed while a logged tensor was read from it
     └── QueryError             DuckDB refused a query
 """
@@ -58,6 +62,10 @@ class RunNotFoundError(NotFoundError):
     """No run has this id."""
 
 
+class CheckpointNotFoundError(NotFoundError):
+    """No checkpoint answers to this id, step or alias."""
+
+
 class TableNotFoundError(NotFoundError):
     """No table has this name."""
 
@@ -92,6 +100,18 @@ class DamagedSegmentError(CkptlakeError):
 
 class DamagedTableError(CkptlakeError):
     """A table whose log or files cannot be read; the message names the file."""
+
+
+class DamagedCheckpointError(CkptlakeError):
+    """Bytes of a checkpoint are missing or not what was written; the message names file and tensor."""
+
+
+class UnsafeFileError(CkptlakeError):
+    """Loading a file would run code from it, or it asks for more memory than its size can explain."""
+
+
+class MissingDependencyError(CkptlakeError, ImportError):
+    """An optional library is needed and not installed; the message tells what to install."""
 
 
 class UnreadableTensorError(CkptlakeError):

@@ -9,19 +9,21 @@ import sys
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from functools import cached_property
-from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
 
 from ckptlake._internal.names import check_experiment
 from ckptlake.config import Capture, Settings
 from ckptlake.errors import CkptlakeError, InvalidInputError, ReadOnlyLakeError, RunNotFoundError
-from ckptlake.tables.layout import Layout, create_lake, read_identity
+from ckptlake.tables.layout import Layout, check_root, create_lake, read_identity
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
+    from ckptlake.catalog import Checkpoints
+    from ckptlake.checkpoints.loading import LoadedCheckpoint
+    from ckptlake.checkpoints.session import CheckpointSession
+    from ckptlake.checkpoints.store import CheckpointStore
     from ckptlake.experiment import Experiment
     from ckptlake.query.duck import Engine
     from ckptlake.query.sources import SourceReader
@@ -36,7 +38,7 @@ ENVIRONMENT_VARIABLE = "CKPTLAKE_DIR"
 logger = logging.getLogger(__name__)
 # In this order a deletion cut short leaves a run that can be deleted again. What runs have declared of an
 # experiment's metrics stays with the experiment.
-_TABLES_OF_RUNS = ("summaries", "metrics", "tags", "params", "runs")
+_TABLES_OF_RUNS = ("verifications", "tensors", "checkpoints", "summaries", "metrics", "tags", "params", "runs")
 _logging_lakes: set[Lake] = set()
 
 
@@ -71,7 +73,7 @@ class Lake:
     def __init__(
         self, path: str | os.PathLike[str] | None = None, *, create: bool = True, settings: Settings | None = None
     ) -> None:
-        root = _checked_root(path if path is not None else os.environ.get(ENVIRONMENT_VARIABLE) or "lake")
+        root = check_root(path if path is not None else os.environ.get(ENVIRONMENT_VARIABLE) or "lake")
         identity = create_lake(root) if create else read_identity(root)
         self.path = root
         self.id = identity.lake_id
@@ -131,6 +133,7 @@ class Lake:
             RunExistsError: `run_id` belongs to a run that has ended.
             ReadOnlyLakeError: the lake's directory cannot be written.
         """
+        from ckptlake.runs.checkpointing import CheckpointAccess
         from ckptlake.runs.run import Run as OpenRun
         from ckptlake.runs.starting import RunRequest, plan_start
         from ckptlake.runs.typed import typed_params, typed_tags
@@ -152,7 +155,34 @@ class Lake:
             writer.recover()
             writer.flush()
         start = plan_start(request, self, lambda of: self.experiment(of).requirement())
-        return OpenRun(writer, start, self.path)
+        return OpenRun(writer, start, self.path, CheckpointAccess(self._begin_session, self._load_checkpoint))
+
+    @cached_property
+    def checkpoints(self) -> Checkpoints:
+        """All checkpoints of the lake: find, open, load, name, verify, prune them."""
+        from ckptlake.catalog import Checkpoints
+
+        return Checkpoints(self._checkpoint_store, self.sql, self._get_writer)
+
+    @cached_property
+    def _checkpoint_store(self) -> CheckpointStore:
+        from ckptlake.checkpoints.store import CheckpointStore
+
+        return CheckpointStore(self._layout, self.id)
+
+    def _load_checkpoint(self, *which: Any, **how: Any) -> LoadedCheckpoint:
+        return self.checkpoints.load(*which, **how)
+
+    def _begin_session(self, run_id: str, experiment: str, attempt: int, is_new: bool) -> CheckpointSession:
+        from ckptlake.checkpoints.session import CheckpointSession, RunIdentity
+        from ckptlake.query.checkpoint_facts import newest_id
+
+        def find_newest() -> str | None:
+            return None if is_new else newest_id(self.sql, run_id)
+
+        identity = RunIdentity(run_id, experiment, attempt)
+        max_bytes = self.settings.max_staging_bytes
+        return CheckpointSession(self._checkpoint_store, identity, self._get_writer(), find_newest, max_bytes)
 
     def experiment(self, name: str) -> Experiment:
         """Return a handle on an experiment, to describe it or to require params and metrics of its runs."""
@@ -259,7 +289,7 @@ class Lake:
         moment = check_as_of(as_of)
         needs = self._engine.needs(query, params)
         wanted = ALL_VIEWS if needs is None else needs.tables & ALL_VIEWS
-        alternatives = ({},) if needs is None else needs.alternatives
+        alternatives = None if needs is None else needs.alternatives
         sources = self._reader.read(tables_of(wanted), alternatives, moment)
         return self._engine.run(query, params, sources, wanted, reads_only=needs is not None)
 
@@ -272,7 +302,7 @@ class Lake:
         from ckptlake.query.views import ALL_VIEWS, tables_of
         from ckptlake.tables.store import check_as_of
 
-        return connection_with(self._reader.read(tables_of(ALL_VIEWS), ({},), check_as_of(as_of)), ALL_VIEWS)
+        return connection_with(self._reader.read(tables_of(ALL_VIEWS), None, check_as_of(as_of)), ALL_VIEWS)
 
     def table(self, name: str) -> Table:
         """Return one Delta table, to see its history and files or to look after it.
@@ -340,18 +370,6 @@ class Lake:
                 self._writer = Writer(self._layout, self.id, self._all_stores(), self.settings)
                 _logging_lakes.add(self)
             return self._writer
-
-
-def _checked_root(path: str | os.PathLike[str]) -> Path:
-    if "://" in str(path):
-        raise InvalidInputError(f"{str(path)!r} is no directory: lakes on object stores are not supported yet")
-    root = Path(path).expanduser().absolute()
-    if unquote(str(root)) != str(root) or "\\" in str(root) or not str(root).isprintable():
-        raise InvalidInputError(
-            f"the path {str(root)!r} holds a backslash, a control character or a percent-encoded one, which the Delta "
-            "library would take for something else: give the lake a directory without them"
-        )
-    return root
 
 
 def _close_all() -> None:

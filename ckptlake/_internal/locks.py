@@ -39,6 +39,18 @@ def try_lock(descriptor: int) -> bool:
     return True
 
 
+def lock_together(descriptor: int) -> None:
+    """Take the lock of an open file together with others that share it, waiting for whoever has it alone."""
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
+    _held.add(descriptor)
+
+
+def lock_alone(descriptor: int) -> None:
+    """Take the exclusive lock of an open file until `release`, waiting for everybody else."""
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    _held.add(descriptor)
+
+
 def release(descriptor: int) -> None:
     """Give up the lock of an open file, if it is held, and close the file."""
     if descriptor in _held:
@@ -64,7 +76,7 @@ def exclusive(path: Path, timeout_s: float) -> Iterator[None]:
 @contextmanager
 def exclusive_if_free(path: Path) -> Iterator[bool]:
     """Hold the lock file at `path` for the block if nobody else does; yields whether it is held."""
-    descriptor = _open(path)
+    descriptor = open_lock(path)
     try:
         yield try_lock(descriptor)
     finally:
@@ -81,7 +93,7 @@ def attempts(path: Path, timeout_s: float) -> Generator[bool, None, None]:
     """
     deadline = time.monotonic() + timeout_s
     pause_s = 0.0005
-    descriptor = _open(path)
+    descriptor = open_lock(path)
     try:
         while not try_lock(descriptor):
             if time.monotonic() > deadline:
@@ -97,7 +109,8 @@ def attempts(path: Path, timeout_s: float) -> Generator[bool, None, None]:
         release(descriptor)
 
 
-def _open(path: Path) -> int:
+def open_lock(path: Path) -> int:
+    """Open a lock file, creating it where there is none."""
     return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
 
 

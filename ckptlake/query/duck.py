@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pyarrow as pa
 
 from ckptlake.errors import DamagedTableError, QueryError
-from ckptlake.query import views
+from ckptlake.query import checkpoint_views, views
+from ckptlake.query.folded import SCHEMA, FoldedTables, create_folded
+from ckptlake.query.history import Folding
 from ckptlake.query.names import escape_glob, quote
 from ckptlake.query.pruning import Needs, read_needs
+from ckptlake.query.questions import Folds, Question, Shape, root_of
+from ckptlake.query.scans import POINTS, SCANNED, Scan
 from ckptlake.query.sources import Sources
-from ckptlake.tables.schemas import METRICS
+from ckptlake.query.views import ScanShape
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection, DuckDBPyRelation
@@ -37,6 +40,7 @@ _SIMPLE_VIEWS = {
     "definitions": views.definitions,
     "experiments": views.experiments,
 }
+_RAW_VIEWS = {"checkpoint_events": "checkpoints", "verifications": "verifications"}
 
 
 class Engine:
@@ -51,6 +55,7 @@ class Engine:
         self._parse = lru_cache(maxsize=_PARSED_QUERIES)(self._parsed)
         self._needs: dict[tuple[str, frozenset[tuple[str, str]]], Needs | None] = {}
         self._desks: dict[Shape, list[Desk]] = {}
+        self._settled, self._recent = (FoldedTables(name, self._cursor) for name in ("settled", "recent"))
 
     def _cursor(self) -> DuckDBPyConnection:
         if self._connection is None:
@@ -76,7 +81,7 @@ class Engine:
                 self._needs[key] = needs
             return needs
         except duckdb.Error as error:
-            raise QueryError(_explained(error)) from error
+            raise QueryError(_explanation(error)) from error
         except RecursionError:
             return None
 
@@ -102,23 +107,38 @@ class Engine:
             QueryError: DuckDB refused the query.
             DamagedTableError: a data file that it needs is missing or damaged.
         """
-        shape = Shape.of(sources, wanted)
-        desk = self._take(shape) if reads_only and "runs_wide" not in wanted else None
+        folding = sources.folding if "checkpoints" in wanted else None
+        settled_events, recent_events = (folding.settled, folding.recent) if folding is not None else (None, None)
+        with (
+            _explained(sources),
+            self._settled.lent(settled_events) as settled,
+            self._recent.lent(recent_events) as recent,
+        ):
+            question = Question(sources, wanted, Folds(settled, recent))
+            table, kinds = self._fetch(query, values, question, reads_only=reads_only)
+        relation = self._cursor().from_arrow(table)
+        return _with_whole_numbers(relation, kinds) if "HUGEINT" in kinds else relation
+
+    def _fetch(
+        self, query: str, values: Mapping[str, object], question: Question, *, reads_only: bool
+    ) -> tuple[pa.Table, list[str]]:
+        shape = Shape.of(question)
+        may_be_kept = reads_only and "runs_wide" not in question.wanted
+        desk = self._take(shape) if may_be_kept else None
         if desk is None:
-            desk = Desk(self._cursor(), shape, sources)
+            desk = Desk(self._cursor(), shape, question)
         else:
-            desk.lay(sources)
+            desk.lay(question)
         try:
-            table, kinds = _fetch(desk.cursor, query, values, sources)
+            found = _fetch(desk.cursor, query, values)
         except BaseException:
             desk.cursor.close()
             raise
-        if reads_only and "runs_wide" not in wanted and len(self._desks.setdefault(shape, [])) < _KEPT_DESKS:
+        if may_be_kept and len(self._desks.setdefault(shape, [])) < _KEPT_DESKS:
             self._desks[shape].append(desk)
         else:
             desk.cursor.close()
-        relation = self._cursor().from_arrow(table)
-        return _with_whole_numbers(relation, kinds) if "HUGEINT" in kinds else relation
+        return found
 
     def _take(self, shape: Shape) -> Desk | None:
         try:
@@ -126,86 +146,67 @@ class Engine:
         except (KeyError, IndexError):
             return None
 
-    def points(self, sources: Sources) -> pa.Table:
+    def points(self, scan: Scan) -> pa.Table:
         """Return the points of curves with repeated steps, the newest of each step."""
-        with self._cursor() as cursor:
-            Desk(cursor, Shape.of(sources, frozenset({"metrics"})), sources)
-            query = "SELECT * FROM metrics SEMI JOIN repeated_curves USING (run_id, metric)"
-            return _fetch(cursor, query, {}, sources)[0]
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """What decides the text of the views: two questions of one shape differ in rows and files alone."""
-
-    views: frozenset[str]
-    has_files: bool
-    has_live: bool
-    has_repeats: bool
-    root_looks_partitioned: bool
-
-    @classmethod
-    def of(cls, sources: Sources, wanted: frozenset[str]) -> Shape:
-        if wanted & {"experiments", "runs_wide"}:
-            wanted |= {"runs"}
-        if "runs_wide" in wanted:
-            wanted |= {"params", "summaries", "definitions"}
-        return cls(
-            wanted,
-            bool(sources.files),
-            sources.live_points is not None,
-            sources.repeated_curves is not None and sources.repeated_curves.num_rows > 0,
-            bool(sources.files) and "=" in str(Path(sources.files[0]).parent.parent),
-        )
+        question = Question(Sources({}, {POINTS.name: scan}), frozenset({"metrics"}))
+        with _explained(question.sources), self._cursor() as cursor:
+            Desk(cursor, Shape.of(question), question)
+            return _fetch(cursor, f"SELECT * FROM metrics SEMI JOIN {POINTS.repeated} USING (run_id, metric)", {})[0]
 
 
 class Desk:
-    """A cursor with the views of one shape, and the rows and files of one question on it.
+    """A cursor with the views of one shape, and the rows and files of one question on it."""
 
-    Raises:
-        DamagedTableError: a data file is missing or damaged.
-    """
-
-    def __init__(self, cursor: DuckDBPyConnection, shape: Shape, sources: Sources) -> None:
+    def __init__(self, cursor: DuckDBPyConnection, shape: Shape, question: Question) -> None:
         self.cursor = cursor
         self._shape = shape
-        self._files: Sequence[str] = ()
-        self.lay(sources)
-        try:
-            self._create_views()
-        except (duckdb.IOException, duckdb.InvalidInputException) as error:
-            raise _damaged(error) from error
+        self._files: dict[str, Sequence[str]] = {}
+        self._folds = Folds()
+        self.lay(question)
+        self._create_views()
 
-    def lay(self, sources: Sources) -> None:
+    def lay(self, question: Question) -> None:
         """Put the rows and files of a question in the place of those before."""
-        for name, rows in sources.rows.items():
-            if name in self._shape.views:
-                self.cursor.register(f"{name}_rows", rows)
-        if not self._shape.views & {"metrics", "metrics_raw"}:
-            return
-        if sources.files and sources.files != self._files:
-            files = [escape_glob(path) for path in sources.files]
-            self.cursor.execute(f"SET VARIABLE {views.FILES_VARIABLE} = $1", [files])
-            self._files = sources.files
-        if self._shape.has_live or not self._shape.has_files:
-            live = sources.live_points
-            self.cursor.register("metrics_live", live if live is not None else METRICS.schema.empty_table())
-        if self._shape.has_repeats:
-            self.cursor.register("repeated_curves", sources.repeated_curves)
+        sources = question.sources
+        for name in views.tables_of(self._shape.views) & sources.rows.keys():
+            self.cursor.register(f"{name}_rows", sources.rows[name])
+        for name, shape in self._shape.scans:
+            self._lay_scan(name, shape, sources.scans[name])
+        if question.folds != self._folds:
+            self._lay_folds(question.folds)
+        if sources.folding is not None and self._shape.has_settled:
+            self.cursor.register(checkpoint_views.RECENT_RUNS, sources.folding.recent_runs)
+
+    def _lay_folds(self, folds: Folds) -> None:
+        for name, table in ((checkpoint_views.SETTLED, folds.settled), (checkpoint_views.RECENT, folds.recent)):
+            if table is not None:
+                self._create(name, f"SELECT * FROM {table}")
+        self._folds = folds
+
+    def _lay_scan(self, name: str, shape: ScanShape, scan: Scan) -> None:
+        table = SCANNED[name]
+        if scan.files and scan.files != self._files.get(name):
+            files = [escape_glob(path) for path in scan.files]
+            self.cursor.execute(f"SET VARIABLE {table.files_variable} = $1", [files])
+            self._files[name] = scan.files
+        if shape.has_live or not shape.has_files:
+            live = scan.live
+            self.cursor.register(table.live, table.spec.schema.empty_table() if live is None else live)
+        if shape.has_repeats:
+            self.cursor.register(table.repeated, scan.repeated)
 
     def _create_views(self) -> None:
-        wanted = self._shape.views
-        points = views.point_rows(
-            has_files=self._shape.has_files,
-            has_live=self._shape.has_live,
-            root_looks_partitioned=self._shape.root_looks_partitioned,
-        )
-        if "metrics_raw" in wanted or ("metrics" in wanted and self._shape.has_repeats):
-            self._create("metrics_raw", points)
-        if "metrics" in wanted:
-            self._create("metrics", views.newest_of_repeated() if self._shape.has_repeats else points)
+        wanted, scans = self._shape.views, dict(self._shape.scans)
+        if "metrics_raw" in wanted:
+            self._create("metrics_raw", views.scanned_rows(POINTS, scans[POINTS.name]))
+        for name in wanted & scans.keys():
+            self._create(name, views.newest_rows(SCANNED[name], scans[name]))
         if "summaries" in wanted:
             self._create("summaries", "SELECT * EXCLUDE (steps_unique) FROM summaries_rows")
+        if "checkpoints" in wanted:
+            self._create("checkpoints", checkpoint_views.checkpoints(has_settled=self._shape.has_settled))
+        for name in wanted & _RAW_VIEWS.keys():
+            self._create(name, f"SELECT * FROM {_RAW_VIEWS[name]}_rows")
         for name, text in _SIMPLE_VIEWS.items():
             if name in wanted:
                 self._create(name, text())
@@ -217,16 +218,32 @@ class Desk:
 
 
 def connection_with(sources: Sources, wanted: frozenset[str]) -> DuckDBPyConnection:
-    """Return a connection of its own with the named views over `sources`."""
+    """Return a connection of its own with the named views over `sources`.
+
+    Raises:
+        DamagedTableError: a data file is missing or damaged.
+    """
     connection = new_connection()
-    Desk(connection, Shape.of(sources, wanted), sources)
+    with _explained(sources):
+        question = Question(sources, wanted, _folds_on(connection, sources.folding))
+        Desk(connection, Shape.of(question), question)
     return connection
+
+
+def _folds_on(connection: DuckDBPyConnection, folding: Folding | None) -> Folds:
+    if folding is None:
+        return Folds()
+    create_folded(connection, f"{SCHEMA}.recent", folding.recent)
+    if folding.settled is None:
+        return Folds(recent=f"{SCHEMA}.recent")
+    create_folded(connection, f"{SCHEMA}.settled", folding.settled)
+    return Folds(f"{SCHEMA}.settled", f"{SCHEMA}.recent")
 
 
 def new_connection() -> DuckDBPyConnection:
     """Return an in-memory DuckDB with the settings and macros every question runs under."""
     connection = duckdb.connect()
-    for statement in (*_SETTINGS, *views.MACROS):
+    for statement in (*_SETTINGS, f"CREATE SCHEMA {SCHEMA}", *views.MACROS):
         connection.execute(statement)
     return connection
 
@@ -241,21 +258,26 @@ def _wide_columns(cursor: DuckDBPyConnection) -> views.WideColumns:
     return views.WideColumns(kinds, [name for (name,) in metrics], [name for (name,) in directed])
 
 
-def _fetch(
-    cursor: DuckDBPyConnection, query: str, values: Mapping[str, object], sources: Sources
-) -> tuple[pa.Table, list[str]]:
+def _fetch(cursor: DuckDBPyConnection, query: str, values: Mapping[str, object]) -> tuple[pa.Table, list[str]]:
     """Return a query's rows and DuckDB's types of its columns."""
+    relation = cursor.sql(query, params=dict(values) or None)
+    if relation is None:
+        return pa.table({"Count": pa.array([], pa.int64())}), ["BIGINT"]
+    return relation.to_arrow_table(), [str(kind) for kind in relation.types]
+
+
+@contextmanager
+def _explained(sources: Sources) -> Iterator[None]:
+    """Raise what DuckDB raises on `sources` as errors of this package.
+
+    Raises:
+        QueryError: DuckDB refused the query.
+        DamagedTableError: a data file that it needs is missing or damaged.
+    """
     try:
-        relation = cursor.sql(query, params=dict(values) or None)
-        if relation is None:
-            return pa.table({"Count": pa.array([], pa.int64())}), ["BIGINT"]
-        return relation.to_arrow_table(), [str(kind) for kind in relation.types]
-    except duckdb.IOException as error:
-        if sources.files and str(Path(sources.files[0]).parent.parent) in str(error):
-            raise _damaged(error) from error
-        raise QueryError(_explained(error)) from error
+        yield
     except duckdb.Error as error:
-        raise QueryError(_explained(error)) from error
+        raise _damaged(error, sources) or QueryError(_explanation(error)) from error
     except RuntimeError as error:
         if "interrupted" in str(error).lower():
             raise KeyboardInterrupt from error
@@ -274,11 +296,17 @@ def _with_whole_numbers(relation: DuckDBPyRelation, kinds: Sequence[str]) -> Duc
     )
 
 
-def _damaged(error: duckdb.Error) -> DamagedTableError:
-    return DamagedTableError(f"a data file of the table 'metrics' cannot be read: {error}; restore it from a copy")
+def _damaged(error: duckdb.Error, sources: Sources) -> DamagedTableError | None:
+    """Return what to raise where an error tells of a data file, or None where it tells of something else."""
+    for name, scan in sources.scans.items():
+        if scan.files and str(root_of(scan)) in str(error):
+            return DamagedTableError(
+                f"a data file of the table {name!r} cannot be read: {error}; restore it from a copy"
+            )
+    return None
 
 
-def _explained(error: duckdb.Error) -> str:
+def _explanation(error: duckdb.Error) -> str:
     message = str(error).strip()
     if isinstance(error, duckdb.CatalogException) and "Table with name" in message:
         first = message.splitlines()[0].partition(" Did you mean")[0]

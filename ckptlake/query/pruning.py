@@ -1,7 +1,7 @@
-"""What a user's SQL asks of the points, read from DuckDB's own parse of it.
+"""What a user's SQL asks of the scanned tables, read from DuckDB's own parse of it.
 
 Only conditions that hold for every row a table can contribute are used, and only on columns that make up
-a point's identity, so leaving out files never changes a result. Whatever is not understood narrows nothing.
+a row's identity, so leaving out files never changes a result. Whatever is not understood narrows nothing.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ckptlake.query.scans import SCANNED, ScannedTable
 from ckptlake.tables.snapshot import Bound, OneOf, Predicates
 
-POINT_TABLES = frozenset({"metrics", "metrics_raw"})
-_COLUMNS = frozenset({"experiment", "run_id", "metric", "step"})
+_SCANNED_VIEWS = {view: table for table in SCANNED.values() for view in table.views}
 _FLIPPED = {
     "COMPARE_EQUAL": "COMPARE_EQUAL",
     "COMPARE_LESSTHAN": "COMPARE_GREATERTHAN",
@@ -30,10 +30,32 @@ Node = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """The tables a query names, and what it asks of the points; one alternative a mention of them."""
+    """The tables a query names, and what it asks of each scanned one; one alternative a mention of its rows."""
 
     tables: frozenset[str]
-    alternatives: tuple[Predicates, ...]
+    alternatives: Mapping[str, tuple[Predicates, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Mention:
+    """A scanned table in a FROM."""
+
+    ref: Node
+    table: ScannedTable
+
+    def column(self, expression: Node) -> str | None:
+        """Return the column of the table's identity that an expression is, or None."""
+        if expression.get("type") != "COLUMN_REF":
+            return None
+        *qualifier, name = [str(part).lower() for part in expression["column_names"]]
+        owner = str(self.ref.get("alias") or self.ref["table_name"]).lower()
+        return name if name in self.table.identity and qualifier in ([], [owner]) else None
+
+    def suits(self, column: str, value: object) -> bool:
+        """Return whether DuckDB compares a value with a column as the files' statistics do."""
+        if self.table.is_whole_number(column):
+            return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+        return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def read_needs(tree: Node, values: Mapping[str, object]) -> Needs | None:
@@ -43,17 +65,20 @@ def read_needs(tree: Node, values: Mapping[str, object]) -> Needs | None:
     """
     if _looks_up_views(tree):
         return None
-    tables = frozenset(str(ref["table_name"]).lower() for ref in _nodes(tree, "BASE_TABLE"))
-    if _names_of_ctes(tree) & POINT_TABLES:
-        return Needs(tables, ({},))
-    alternatives: list[Predicates] = []
+    mentions = list(_nodes(tree, "BASE_TABLE"))
+    found: dict[str, list[Predicates]] = {name: [] for name in SCANNED}
     narrowed: set[int] = set()
     for select in _nodes(tree, "SELECT_NODE"):
-        for ref, conditions in _mentions(select):
-            narrowed.add(id(ref))
-            alternatives.append(_predicates(conditions, ref, values))
-    everything = [ref for ref in _nodes(tree, "BASE_TABLE") if _is_points(ref) and id(ref) not in narrowed]
-    return Needs(tables, ({},) if everything else tuple(alternatives))
+        for mention, conditions in _mentions(select):
+            narrowed.add(id(mention.ref))
+            found[mention.table.name].append(_predicates(conditions, mention, values))
+    for ref in mentions:
+        if (scanned := _scanned(ref)) is not None and id(ref) not in narrowed:
+            found[scanned.name].append({})
+    for name in _names_of_ctes(tree) & _SCANNED_VIEWS.keys():
+        found[_SCANNED_VIEWS[name].name].append({})
+    alternatives = {name: tuple(several) for name, several in found.items()}
+    return Needs(frozenset(map(_table_name, mentions)), alternatives)
 
 
 def _looks_up_views(tree: Node) -> bool:
@@ -94,22 +119,26 @@ def _names_of_ctes(tree: object) -> set[str]:
     return names
 
 
-def _is_points(ref: Node) -> bool:
-    return ref.get("type") == "BASE_TABLE" and str(ref["table_name"]).lower() in POINT_TABLES
+def _table_name(ref: Node) -> str:
+    return str(ref["table_name"]).lower()
 
 
-def _mentions(select: Node) -> Iterator[tuple[Node, list[Node]]]:
-    """Yield each mention of the points directly in a FROM, with the conditions its rows must fulfil."""
+def _scanned(ref: Node) -> ScannedTable | None:
+    return _SCANNED_VIEWS.get(_table_name(ref)) if ref.get("type") == "BASE_TABLE" else None
+
+
+def _mentions(select: Node) -> Iterator[tuple[_Mention, list[Node]]]:
+    """Yield each mention of a scanned table directly in a FROM, with the conditions its rows must fulfil."""
     source = select.get("from_table") or {}
     where = list(_conjuncts(select.get("where_clause")))
     if select.get("sample") is None:
         yield from _in_source(source, where)
 
 
-def _in_source(source: Node, conditions: list[Node]) -> Iterator[tuple[Node, list[Node]]]:
-    if source.get("type") == "BASE_TABLE" and _is_points(source):
+def _in_source(source: Node, conditions: list[Node]) -> Iterator[tuple[_Mention, list[Node]]]:
+    if (table := _scanned(source)) is not None:
         plain = not source.get("sample") and not source.get("column_name_alias")
-        yield source, conditions if plain else []
+        yield _Mention(source, table), conditions if plain else []
     elif source.get("type") == "JOIN":
         kind = source.get("join_type")
         if source.get("ref_type") not in ("REGULAR", "CROSS") or kind not in _NARROWING_JOINS:
@@ -133,10 +162,10 @@ def _is_qualified(condition: Node) -> bool:
     return all(len(ref["column_names"]) > 1 for ref in _nodes(condition, "COLUMN_REF"))
 
 
-def _predicates(conditions: list[Node], ref: Node, values: Mapping[str, object]) -> Predicates:
+def _predicates(conditions: list[Node], mention: _Mention, values: Mapping[str, object]) -> Predicates:
     found: dict[str, Bound | OneOf] = {}
     for condition in conditions:
-        narrowed = _read(condition, ref, values)
+        narrowed = _read(condition, mention, values)
         if narrowed is not None:
             column, bound = narrowed
             found[column] = _both(found.get(column), bound)
@@ -152,42 +181,34 @@ def _both(known: Bound | OneOf | None, more: Bound | OneOf) -> Bound | OneOf:
     return Bound(more.low if more.low is not None else known.low, more.high if more.high is not None else known.high)
 
 
-def _read(condition: Node, ref: Node, values: Mapping[str, object]) -> tuple[str, Bound | OneOf] | None:
+def _read(condition: Node, mention: _Mention, values: Mapping[str, object]) -> tuple[str, Bound | OneOf] | None:
     kind = str(condition.get("type"))
     if kind in _FLIPPED:
-        column, value = _column(condition["left"], ref), _value(condition["right"], values)
+        column, value = mention.column(condition["left"]), _value(condition["right"], values)
         if column is None:
-            kind, column = _FLIPPED[kind], _column(condition["right"], ref)
+            kind, column = _FLIPPED[kind], mention.column(condition["right"])
             value = _value(condition["left"], values)
-        if column is None or not _suits(column, value):
+        if column is None or not mention.suits(column, value):
             return None
         if kind == "COMPARE_EQUAL":
             return column, OneOf(frozenset((value,)))
         return column, Bound(low=value) if "GREATER" in kind else Bound(high=value)
     if kind == "COMPARE_BETWEEN":
-        column = _column(condition["input"], ref)
+        column = mention.column(condition["input"])
         low, high = _value(condition["lower"], values), _value(condition["upper"], values)
-        if column is not None and _suits(column, low) and _suits(column, high):
+        if column is not None and mention.suits(column, low) and mention.suits(column, high):
             return column, Bound(low, high)
     if kind == "COMPARE_IN":
         column, *items = condition["children"]
-        name, members = _column(column, ref), _members(items, values)
-        if name is not None and members and all(_suits(name, member) for member in members):
+        name, members = mention.column(column), _members(items, values)
+        if name is not None and members and all(mention.suits(name, member) for member in members):
             return name, OneOf(frozenset(members))
     if kind == "FUNCTION" and condition.get("function_name") == "in_subtree":
         given = [argument["expression"] for argument in condition.get("arguments", ()) if not argument.get("name")]
         root = _value(given[1], values) if len(given) == 2 else None
-        if isinstance(root, str) and _column(given[0], ref) == "experiment":
+        if isinstance(root, str) and mention.column(given[0]) == "experiment":
             return "experiment", Bound(root, f"{root}{_AFTER_SLASH}")
     return None
-
-
-def _column(expression: Node, ref: Node) -> str | None:
-    if expression.get("type") != "COLUMN_REF":
-        return None
-    *qualifier, name = [str(part).lower() for part in expression["column_names"]]
-    owner = str(ref.get("alias") or ref["table_name"]).lower()
-    return name if name in _COLUMNS and qualifier in ([], [owner]) else None
 
 
 def _value(expression: Node, values: Mapping[str, object]) -> Any:
@@ -210,9 +231,3 @@ def _members(items: list[Node], values: Mapping[str, object]) -> list[Any]:
         value = _value(item, values)
         members += value if isinstance(value, list | tuple) else [value]
     return members
-
-
-def _suits(column: str, value: object) -> bool:
-    if column == "step":
-        return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
-    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)

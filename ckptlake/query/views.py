@@ -6,11 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ckptlake.query.names import literal, quote
-from ckptlake.tables.schemas import METRICS
+from ckptlake.query.scans import ScannedTable
 
-FILES_VARIABLE = "ckptlake_metrics_files"
 _PLACE = "attempt::HUGEINT * 18446744073709551616::HUGEINT + epoch_us(ts)"
-_POINT = ", ".join(METRICS.schema.names)
 
 MACROS = (
     "CREATE OR REPLACE MACRO in_subtree(experiment, root) AS "
@@ -26,6 +24,10 @@ DEPENDS = {
     "metrics": ("metrics", "summaries"),
     "metrics_raw": ("metrics",),
     "summaries": ("summaries", "metrics"),
+    "checkpoints": ("checkpoints", "verifications"),
+    "checkpoint_events": ("checkpoints",),
+    "verifications": ("verifications",),
+    "tensors": ("tensors", "checkpoints"),
     "runs_wide": ("runs", "params", "summaries", "metrics", "definitions"),
 }
 """For every view the tables it reads."""
@@ -48,36 +50,53 @@ _LATEST_RUN_COLUMNS = (
 )
 
 
-def point_rows(*, has_files: bool, has_live: bool, root_looks_partitioned: bool) -> str:
-    """Return a query for all points, in files and live.
+@dataclass(frozen=True, slots=True)
+class ScanShape:
+    """What of a scanned table a question reads: files, live rows, rows that may be there again."""
+
+    has_files: bool
+    has_live: bool
+    has_repeats: bool
+    root_looks_partitioned: bool
+
+
+def scanned_rows(table: ScannedTable, shape: ScanShape) -> str:
+    """Return a query for all rows of a scanned table, in files and live.
 
     DuckDB reads `name=value` in any part of a path as a partition. Where the lake's own path has such a part,
     it could shadow a column, so there the experiment is taken from the file's name instead.
     """
-    source = f"read_parquet(getvariable({literal(FILES_VARIABLE)}), hive_types_autocast=false, hive_partitioning="
+    source = f"read_parquet(getvariable({literal(table.files_variable)}), hive_types_autocast=false, hive_partitioning="
     parts = []
-    if has_files and not root_looks_partitioned:
-        parts.append(f"SELECT {_POINT} FROM {source}true)")
-    elif has_files:
+    if shape.has_files and not shape.root_looks_partitioned:
+        parts.append(f"SELECT {_columns(table)} FROM {source}true)")
+    elif shape.has_files:
         experiment = "url_decode(regexp_extract(filename, '/experiment=([^/]*)/[^/]*$', 1)) AS experiment"
-        columns = ", ".join([experiment, *METRICS.file_schema.names])
+        columns = ", ".join(experiment if name == "experiment" else quote(name) for name in table.columns)
         parts.append(f"SELECT {columns} FROM {source}false, filename=true)")
-    if has_live or not has_files:
-        parts.append(f"SELECT {_POINT} FROM metrics_live")
+    if shape.has_live or not shape.has_files:
+        parts.append(f"SELECT {_columns(table)} FROM {table.live}")
     return " UNION ALL ".join(parts)
 
 
-def newest_of_repeated() -> str:
-    """Return a query for the points with the newest of each repeated step.
+def newest_rows(table: ScannedTable, shape: ScanShape) -> str:
+    """Return a query for the rows of a scanned table, of those that are there again the newest.
 
-    Only the curves in `repeated_curves` are searched for repeats: for all others the summaries prove that
-    every step occurs once.
+    Only what is named as repeated is searched for that; all other rows are known to be there once.
     """
+    rows = scanned_rows(table, shape)
+    if not shape.has_repeats:
+        return rows
+    keys, identity = ", ".join(table.repeated_by), ", ".join(table.identity)
     return f"""
-        SELECT {_POINT} FROM metrics_raw ANTI JOIN repeated_curves USING (run_id, metric)
+        SELECT {_columns(table)} FROM ({rows}) ANTI JOIN {table.repeated} USING ({keys})
         UNION ALL
-        SELECT {_POINT} FROM metrics_raw SEMI JOIN repeated_curves USING (run_id, metric)
-        QUALIFY row_number() OVER (PARTITION BY run_id, metric, step ORDER BY attempt DESC, ts DESC) = 1"""
+        SELECT {_columns(table)} FROM ({rows}) SEMI JOIN {table.repeated} USING ({keys})
+        QUALIFY row_number() OVER (PARTITION BY {identity} ORDER BY {table.newest_first}) = 1"""
+
+
+def _columns(table: ScannedTable) -> str:
+    return ", ".join(map(quote, table.columns))
 
 
 def runs() -> str:

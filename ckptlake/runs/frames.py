@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ckptlake._internal.ids import check_run_id
 from ckptlake._internal.names import check_experiment, check_name
-from ckptlake.tables.schemas import METRICS, TIMESTAMP, get_spec
+from ckptlake.tables.schemas import METRICS, TIMESTAMP, TableSpec, get_spec
 
 Keyset = tuple[str, ...]
 
@@ -106,9 +107,23 @@ def _pack(
 
 
 def pack_rows(table: str, rows: Sequence[dict[str, object]]) -> pa.RecordBatch:
-    """Return rows of any other table as one batch; columns left out are null."""
-    schema = get_spec(table).schema.with_metadata({"table": table})
-    return pa.RecordBatch.from_pylist(list(rows), schema=schema)
+    """Return rows of any other table as one batch; columns left out are null.
+
+    A map is given as a dict or as pairs; of pairs with the same key the last counts, as in a dict.
+
+    Raises:
+        InvalidInputError: a row of a table with partitions names none.
+    """
+    spec = get_spec(table)
+    maps = [field.name for field in spec.schema if pa.types.is_map(field.type)]
+    unique = [_with_unique_keys(row, maps) for row in rows]
+    batch = pa.RecordBatch.from_pylist(unique, schema=spec.schema.with_metadata({"table": table}))
+    _check_partitions(batch, spec)
+    return batch
+
+
+def _with_unique_keys(row: dict[str, Any], maps: Sequence[str]) -> dict[str, Any]:
+    return {**row, **{name: list(dict(row[name]).items()) for name in maps if row.get(name)}}
 
 
 def table_of(batch: pa.RecordBatch) -> str:
@@ -126,8 +141,11 @@ def check_packed(batch: pa.RecordBatch) -> None:
     metadata = batch.schema.metadata or {}
     table = table_of(batch)
     if table != METRICS.name:
-        if not batch.schema.equals(get_spec(table).schema):
+        spec = get_spec(table)
+        if not batch.schema.equals(spec.schema):
             raise ValueError(f"the columns are not those of the table {table!r}")
+        _check_partitions(batch, spec)
+        _check_maps(batch)
         return
     if not batch.schema.equals(_CALLS_SCHEMA) or any(column.null_count for column in batch.columns):
         raise ValueError("the columns are not those of points")
@@ -150,6 +168,21 @@ def check_packed(batch: pa.RecordBatch) -> None:
     sizes = np.array([len(keyset) for keyset in keysets], dtype=np.int64)
     if not np.array_equal(np.diff(lists.offsets.to_numpy()), sizes[index]):
         raise ValueError("a row has more or fewer values than metrics")
+
+
+def _check_partitions(batch: pa.RecordBatch, spec: TableSpec) -> None:
+    if spec.partition_by is not None:
+        for experiment in pc.unique(batch.column(spec.partition_by)).to_pylist():
+            check_experiment(experiment)
+
+
+def _check_maps(batch: pa.RecordBatch) -> None:
+    """Check that no key occurs twice in a map, which DuckDB would refuse at every question from then on."""
+    for column in batch.columns:
+        if pa.types.is_map(column.type):
+            for entries in column.drop_null().to_pylist():
+                if len({key for key, _ in entries}) < len(entries):
+                    raise ValueError("a map has a key twice")
 
 
 def unpack(batch: pa.RecordBatch) -> pa.Table:

@@ -32,13 +32,24 @@ class _Segment:
         """Return the rows of `table` in frames after `committed`, or None if there are none."""
         key = (table, max(committed, self.frames[0][0] - 1) if self.frames else committed)
         if key not in self.merged:
-            source = METRICS.name if table == SUMMARIES.name else table
+            source = _source(table)
             found = [rows for number, name, rows in self.frames if name == source and number > committed]
             if not found:
                 return None
             merged = pa.concat_tables(found).combine_chunks()
             self.merged[key] = summarise(sort_points(merged)) if table == SUMMARIES.name else merged
         return self.merged[key]
+
+    def last_frame(self, table: str) -> int | None:
+        """Return the number of the last frame with rows of `table`, or None if there is none."""
+        source = _source(table)
+        return next((number for number, name, _ in reversed(self.frames) if name == source), None)
+
+    def add(self, frames: list[tuple[int, str, pa.Table]]) -> None:
+        """Take further frames; what was merged of tables that they do not touch stays."""
+        touched = {name for _, name, _ in frames}
+        self.frames = self.frames + frames
+        self.merged = {key: rows for key, rows in self.merged.items() if _source(key[0]) not in touched}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +62,10 @@ class LiveRows:
     def writers(self) -> frozenset[str]:
         return frozenset(segment.name.writer for segment in self._segments)
 
-    @property
-    def position(self) -> tuple[tuple[str, int], ...]:
-        """Name and decoded length of each segment: equal positions hold equal rows."""
-        return tuple((str(segment.name), segment.offset) for segment in self._segments)
+    def position(self, table: str) -> tuple[tuple[str, int], ...]:
+        """Return each segment with rows of `table` and its last frame of them: equal positions hold equal rows."""
+        found = ((str(segment.name), segment.last_frame(table)) for segment in self._segments)
+        return tuple((name, frame) for name, frame in found if frame is not None)
 
     def rows(self, table: str, committed: Mapping[str, int]) -> pa.Table | None:
         """Return the rows of `table` that a snapshot with these `committed` frames does not hold.
@@ -110,13 +121,14 @@ class LiveReader:
             if status.st_size > known.offset:
                 frames, known.offset, _, _ = read_frames(path, known.offset)
                 if frames:
-                    known.frames = known.frames + [
-                        (number, table_of(packed), unpack(packed)) for number, packed in frames
-                    ]
-                    known.merged = {}
+                    known.add([(number, table_of(packed), unpack(packed)) for number, packed in frames])
         except (FileNotFoundError, DamagedSegmentError, LakeFormatError):
             return None
         return known
+
+
+def _source(table: str) -> str:
+    return METRICS.name if table == SUMMARIES.name else table
 
 
 def _order(name: SegmentName) -> tuple[str, int]:

@@ -16,6 +16,7 @@ import numpy as np
 from ckptlake._internal.names import check_name, check_text, flatten
 from ckptlake.errors import CkptlakeError, InvalidInputError, RequirementError, RunClosedError
 from ckptlake.runs.bulk import read_points
+from ckptlake.runs.checkpointing import CheckpointAccess, Checkpointing
 from ckptlake.runs.ending import is_success, storable_traceback
 from ckptlake.runs.frames import Keyset, Stream
 from ckptlake.runs.observer import Observer
@@ -29,7 +30,7 @@ _STEP_MIN, _STEP_MAX = -(2**63), 2**63 - 1
 _started: weakref.WeakSet[Run] = weakref.WeakSet()
 
 
-class Run:
+class Run(Checkpointing):
     """One training run that is being logged; `lake.run(...)` returns it.
 
     Use it as a context manager: leaving the block finishes the run, and an exception marks it failed and
@@ -45,7 +46,7 @@ class Run:
     [(0.3333333333333333,)]
     """
 
-    def __init__(self, writer: Writer, start: RunStart, lake_path: Path) -> None:
+    def __init__(self, writer: Writer, start: RunStart, lake_path: Path, access: CheckpointAccess) -> None:
         self.id = start.run_id
         self.experiment = start.experiment
         self.name = start.name
@@ -63,6 +64,8 @@ class Run:
         self._metrics: set[str] = set(start.logged_metrics)
         self._requirement = start.requirement
         self._is_leader = start.event != "joined"
+        self.is_new = start.event not in ("joined", "resumed")
+        self._start_checkpointing(access)
         forked_from = start.forked_from or (None, None)
         self._participant = writer.open_run(self.id, self.attempt, self)
         self._event(
@@ -158,6 +161,7 @@ class Run:
             if step >= self._next_step:
                 self._next_step = step + 1
             writer.calls.append((self._stream, keyset, step, now_us, values))
+            self._recent.append((step, keyset, values))
         if is_first:
             self._metrics.update(keyset)
         if not writer.running:
@@ -341,6 +345,7 @@ class Run:
             self._closed = True
             self._writer.flush()
             return
+        self._close_session()
         self._observer.stop()
         self._event(str(status), status=str(status))
         self._writer.close_run(self.id, self.attempt, self._participant)
@@ -387,6 +392,7 @@ class Run:
 def _renew_locks() -> None:
     for run in tuple(_started):
         run._lock = threading.Lock()
+        run._forget_session()
 
 
 os.register_at_fork(after_in_child=_renew_locks)

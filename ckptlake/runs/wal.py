@@ -283,7 +283,7 @@ def read_frames(path: Path, offset: int) -> tuple[list[tuple[int, pa.RecordBatch
     while (frame := reader.next(_FRAME_MAGIC)) is not None:
         number, payload = frame
         try:
-            with pa.ipc.open_stream(pa.py_buffer(payload)) as stream:
+            with pa.ipc.open_stream(pa.py_buffer(bytes(payload))) as stream:  # a copy, for Arrow wants it aligned
                 batch = stream.read_next_batch()
             if number >= 2**62 or (frames and number <= frames[-1][0]):
                 raise ValueError(f"number {number} does not rise")

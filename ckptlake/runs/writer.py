@@ -78,7 +78,7 @@ class Writer:
         self._closing = threading.Event()
         self._threads: dict[str, threading.Thread] = {}
         self._faults: dict[str, BaseException] = {}
-        self._losses: list[CkptlakeError] = []
+        self._losses: list[BaseException] = []
         self._points_since_seal = 0
         self.running = False
         self.alarm = False
@@ -281,8 +281,18 @@ class Writer:
         return commit_segments(self._stores, [contents])
 
     def _lose(self, *errors: CkptlakeError) -> None:
-        self._losses += errors
+        for error in errors:
+            self.report(error)
+
+    def report(self, error: BaseException) -> None:
+        """Have an error of the background raised at the next call, once."""
+        self._losses.append(error)
         self.alarm = True
+
+    def withdraw(self, error: BaseException) -> None:
+        """Take back an error that its finder has raised already."""
+        if error in self._losses:
+            self._losses.remove(error)
 
     def recover(self) -> Recovery:
         """Commit what writers that have died left behind.

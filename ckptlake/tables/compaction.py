@@ -16,11 +16,11 @@ from ckptlake._internal.locks import exclusive_if_free
 from ckptlake.errors import CommitConflictError
 from ckptlake.tables.delta import CHECKPOINT_INTERVAL, DataFile
 from ckptlake.tables.reading import read_files
+from ckptlake.tables.schemas import FILE_ROWS
 from ckptlake.tables.sorting import sort_rows
 from ckptlake.tables.store import TableStore
 from ckptlake.tables.summaries import merge_summaries
 
-FILE_ROWS = 4_000_000
 CROWDED_FILES = 500
 _FAN_IN = ((CROWDED_FILES, 16), (800, 4), (math.inf, 2))
 MAX_LOG_ENTRIES = 1000
@@ -47,7 +47,7 @@ class Compaction:
         )
 
 
-def plan_routine(files: Sequence[DataFile]) -> list[list[DataFile]]:
+def plan_routine(files: Sequence[DataFile], file_rows: int = FILE_ROWS) -> list[list[DataFile]]:
     """Return groups of files worth merging now, so that each row is rewritten only a few times.
 
     Inside a partition, files of like size are merged once sixteen have gathered; in a table with many files,
@@ -55,33 +55,33 @@ def plan_routine(files: Sequence[DataFile]) -> list[list[DataFile]]:
     """
     fan_in = next(least for most_files, least in _FAN_IN if len(files) <= most_files)
     groups = []
-    for small in _small_files(files).values():
+    for small in _small_files(files, file_rows).values():
         tiers: dict[int, list[DataFile]] = defaultdict(list)
         for file in small:
             tiers[len(str(file.num_records))].append(file)
-        groups += [group for tier in tiers.values() if len(tier) >= fan_in for group in _fill(tier)]
+        groups += [group for tier in tiers.values() if len(tier) >= fan_in for group in _fill(tier, file_rows)]
     return groups
 
 
-def plan_all(files: Sequence[DataFile]) -> list[list[DataFile]]:
+def plan_all(files: Sequence[DataFile], file_rows: int = FILE_ROWS) -> list[list[DataFile]]:
     """Return groups that leave each partition with as few files as the target size allows."""
-    return [group for small in _small_files(files).values() for group in _fill(small)]
+    return [group for small in _small_files(files, file_rows).values() for group in _fill(small, file_rows)]
 
 
-def _small_files(files: Sequence[DataFile]) -> dict[str | None, list[DataFile]]:
+def _small_files(files: Sequence[DataFile], file_rows: int) -> dict[str | None, list[DataFile]]:
     small: dict[str | None, list[DataFile]] = defaultdict(list)
     for file in files:
-        if file.num_records < FILE_ROWS // 2:
+        if file.num_records < file_rows // 2:
             small[file.partition].append(file)
     return small
 
 
-def _fill(files: list[DataFile]) -> Iterator[list[DataFile]]:
+def _fill(files: list[DataFile], file_rows: int) -> Iterator[list[DataFile]]:
     """Yield groups of at least two files with at most the target number of rows."""
     group: list[DataFile] = []
     rows = 0
     for file in sorted(files, key=lambda file: file.path.rpartition("/")[2]):
-        if group and rows + file.num_records > FILE_ROWS:
+        if group and rows + file.num_records > file_rows:
             if len(group) > 1:
                 yield group
             group, rows = [], 0
@@ -102,8 +102,8 @@ def compact(table: TableStore, *, everything: bool) -> Compaction:
     """
     if table.version() < 0:
         return Compaction()
-    plan = plan_all if everything else plan_routine
-    if not plan(table.snapshot().files()):
+    plan, file_rows = plan_all if everything else plan_routine, table.spec.layout.file_rows
+    if not plan(table.snapshot().files(), file_rows):
         return Compaction()
     with (
         storage_errors(f"compact the table {table.name!r}", table.path),
@@ -115,7 +115,7 @@ def compact(table: TableStore, *, everything: bool) -> Compaction:
             guard = table.replacements()
             files = table.snapshot().files()
         done = Compaction()
-        for group in plan(files):
+        for group in plan(files, file_rows):
             try:
                 done += _merge(table, group, guard)
             except CommitConflictError:

@@ -7,10 +7,11 @@ import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import unquote
 
 from ckptlake._internal.files import storage_error, storage_errors, write_once
 from ckptlake._internal.ids import new_id
-from ckptlake.errors import LakeFormatError, NotALakeError
+from ckptlake.errors import InvalidInputError, LakeFormatError, NotALakeError
 
 FORMAT_VERSION = 1
 _FORMAT_NAME = "ckptlake"
@@ -38,6 +39,14 @@ class Layout:
     def cache(self) -> Path:
         return self.root / "cache"
 
+    @property
+    def blobs(self) -> Path:
+        return self.root / "blobs"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
     def table(self, name: str) -> Path:
         return self.root / "tables" / name
 
@@ -49,6 +58,23 @@ class LakeIdentity:
     lake_id: str
     format_version: int
     created_at: datetime
+
+
+def check_root(path: str | os.PathLike[str]) -> Path:
+    """Return where a lake shall be, absolute.
+
+    Raises:
+        InvalidInputError: it is no directory's path, or one that the Delta library would take for another.
+    """
+    if "://" in str(path):
+        raise InvalidInputError(f"{str(path)!r} is no directory: lakes on object stores are not supported yet")
+    root = Path(path).expanduser().absolute()
+    if unquote(str(root)) != str(root) or "\\" in str(root) or not str(root).isprintable():
+        raise InvalidInputError(
+            f"the path {str(root)!r} holds a backslash, a control character or a percent-encoded one, which the Delta "
+            "library would take for something else: give the lake a directory without them"
+        )
+    return root
 
 
 def create_lake(root: Path) -> LakeIdentity:

@@ -19,11 +19,10 @@ from ckptlake._internal.names import as_directory
 from ckptlake.tables.delta import DataFile
 from ckptlake.tables.schemas import TableSpec
 
-ROW_GROUP_ROWS = 131_072
 STAGING = "_staging"
 _LONGEST_TEXT_STATISTIC = 256
-_COMPACT_ENCODINGS = {"ts": "BYTE_STREAM_SPLIT", "value": "BYTE_STREAM_SPLIT"}
-_WITHOUT_STATISTICS = frozenset({"packages", "note", "json", "text", "requirement", "command"})
+_PORTABLE = {"BYTE_STREAM_SPLIT": "PLAIN"}
+_WITHOUT_STATISTICS = frozenset({"packages", "note", "json", "text", "requirement", "command", "digest", "finding"})
 
 
 def write_staged(
@@ -38,22 +37,20 @@ def write_staged(
     path = name if spec.partition_by is None else f"{spec.partition_by}={as_directory(partition or '')}/{name}"
     staged = root / STAGING / name
     staged.parent.mkdir(parents=True, exist_ok=True)
-    encodings = {"step": "DELTA_BINARY_PACKED", "attempt": "PLAIN"} if spec.name == "metrics" else None
-    if encodings is not None and profile == "compact":
-        encodings |= _COMPACT_ENCODINGS
-    elif encodings is not None:
-        encodings |= dict.fromkeys(_COMPACT_ENCODINGS, "PLAIN")
+    encodings = dict(spec.layout.encodings)
+    if profile == "portable":
+        encodings = {column: _PORTABLE.get(encoding, encoding) for column, encoding in encodings.items()}
     try:
         pq.write_table(
             rows,
             staged,
             compression="zstd",
             compression_level=3,
-            row_group_size=ROW_GROUP_ROWS,
-            max_rows_per_page=ROW_GROUP_ROWS,
+            row_group_size=spec.layout.row_group_rows,
+            max_rows_per_page=spec.layout.row_group_rows,
             data_page_size=8 << 20,
-            use_dictionary=["run_id", "metric"] if encodings else True,
-            column_encoding=encodings,
+            use_dictionary=[p for p in map(_path_in_file, rows.schema) if p not in encodings] if encodings else True,
+            column_encoding=encodings or None,
             store_schema=False,
         )
         sync_file(staged)
@@ -63,6 +60,10 @@ def write_staged(
     status = staged.stat()
     stats_json = json.dumps(statistics(rows), allow_nan=False)
     return DataFile(path, status.st_size, rows.num_rows, partition, stats_json, int(status.st_mtime * 1000))
+
+
+def _path_in_file(field: pa.Field) -> str:
+    return f"{field.name}.list.element" if pa.types.is_list(field.type) else str(field.name)
 
 
 def publish(files: Iterable[DataFile], root: Path) -> None:
@@ -117,7 +118,7 @@ def _bounds(column: pa.ChunkedArray) -> tuple[Any, Any] | None:
         kind = column.type
     if pa.types.is_floating(kind) and pc.any(pc.is_nan(column)).as_py():
         return None
-    if pa.types.is_boolean(kind):
+    if pa.types.is_boolean(kind) or pa.types.is_nested(kind):
         return None
     extremes = pc.min_max(column)
     bounds = (_as_json(extremes["min"]), _as_json(extremes["max"]))

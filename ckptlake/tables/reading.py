@@ -15,7 +15,7 @@ from ckptlake.tables.schemas import TableSpec
 
 
 def read_files(root: Path, spec: TableSpec, files: Sequence[DataFile]) -> pa.Table:
-    """Read data files of one table; texts of metrics come as dictionaries."""
+    """Read data files of one table; texts that repeat much come as dictionaries."""
     return pa.concat_tables(read_file(root / file.path, spec, file.partition) for file in files)
 
 
@@ -25,9 +25,8 @@ def read_file(path: Path, spec: TableSpec, partition: str | None = None) -> pa.T
     Raises:
         DamagedTableError: the file is missing or damaged.
     """
-    dictionaries = ["run_id", "metric"] if spec.name == "metrics" else []
     try:
-        rows = pq.ParquetFile(path, read_dictionary=dictionaries).read()
+        rows = pq.ParquetFile(path, read_dictionary=list(spec.layout.read_as_dictionary)).read()
     except (FileNotFoundError, pa.ArrowException) as error:
         raise DamagedTableError(
             f"the data file {path} of table {spec.name!r} cannot be read: {error}; restore it from a copy, or read "

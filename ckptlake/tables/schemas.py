@@ -2,13 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 
 from ckptlake.errors import TableNotFoundError
 
 TIMESTAMP = pa.timestamp("us", "UTC")
+FILE_ROWS = 4_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class FileLayout:
+    """How rows stand in Parquet files. Columns go by their path there, such as ``shape.list.element``.
+
+    Attributes:
+        encodings: the encoding of columns without a dictionary; all others have one. The profile `portable`
+            writes PLAIN in the place of BYTE_STREAM_SPLIT.
+        row_group_rows: rows in a row group, at most.
+        file_rows: rows in a file that compaction makes, at most; it holds as many in memory.
+        read_as_dictionary: texts that repeat so much that they are kept as dictionaries in memory.
+    """
+
+    encodings: Mapping[str, str] = field(default_factory=dict)
+    row_group_rows: int = 131_072
+    file_rows: int = FILE_ROWS
+    read_as_dictionary: tuple[str, ...] = ()
+
+
+_PLAIN_LAYOUT = FileLayout()
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +42,7 @@ class TableSpec:
     schema: pa.Schema
     sort_by: tuple[str, ...]
     partition_by: str | None = None
+    layout: FileLayout = _PLAIN_LAYOUT
 
     @property
     def file_schema(self) -> pa.Schema:
@@ -27,9 +51,13 @@ class TableSpec:
 
 
 def _spec(
-    name: str, sort_by: tuple[str, ...], columns: dict[str, pa.DataType], partition_by: str | None = None
+    name: str,
+    sort_by: tuple[str, ...],
+    columns: dict[str, pa.DataType],
+    partition_by: str | None = None,
+    layout: FileLayout = _PLAIN_LAYOUT,
 ) -> TableSpec:
-    return TableSpec(name, pa.schema(list(columns.items())), sort_by, partition_by)
+    return TableSpec(name, pa.schema(list(columns.items())), sort_by, partition_by, layout)
 
 
 _TYPED_VALUE = {"kind": pa.string(), "number": pa.float64(), "text": pa.string(), "json": pa.string()}
@@ -113,6 +141,15 @@ METRICS = _spec(
         "attempt": pa.int32(),
     },
     partition_by="experiment",
+    layout=FileLayout(
+        {
+            "step": "DELTA_BINARY_PACKED",
+            "attempt": "PLAIN",
+            "ts": "BYTE_STREAM_SPLIT",
+            "value": "BYTE_STREAM_SPLIT",
+        },
+        read_as_dictionary=("run_id", "metric"),
+    ),
 )
 SUMMARIES = _spec(
     "summaries",
@@ -139,9 +176,105 @@ SUMMARIES = _spec(
         "steps_unique": pa.bool_(),
     },
 )
+CHECKPOINTS = _spec(
+    "checkpoints",
+    ("run_id", "checkpoint_id", "ts"),
+    {
+        "checkpoint_id": pa.string(),
+        "run_id": pa.string(),
+        "experiment": pa.string(),
+        "attempt": pa.int32(),
+        "ts": TIMESTAMP,
+        "event": pa.string(),
+        "step": pa.int64(),
+        "epoch": pa.int64(),
+        "format": pa.string(),
+        "location": pa.string(),
+        "digest": pa.string(),
+        "logical_bytes": pa.int64(),
+        "stored_bytes": pa.int64(),
+        "num_tensors": pa.int64(),
+        "metrics": pa.map_(pa.string(), pa.float64()),
+        "duration_s": pa.float64(),
+        "alias": pa.string(),
+        "packs": pa.list_(pa.string()),
+        "note": pa.string(),
+    },
+)
+TENSORS = _spec(
+    "tensors",
+    ("run_id", "step", "checkpoint_id", "path", "ts"),
+    {
+        "experiment": pa.string(),
+        "run_id": pa.string(),
+        "checkpoint_id": pa.string(),
+        "step": pa.int64(),
+        "ts": TIMESTAMP,
+        "path": pa.string(),
+        "dtype": pa.string(),
+        "shape": pa.list_(pa.int64()),
+        "num_elements": pa.int64(),
+        "nbytes": pa.int64(),
+        "digest": pa.string(),
+        "pack": pa.string(),
+        "codec": pa.string(),
+        "stored_bytes": pa.int64(),
+        "min": pa.float64(),
+        "max": pa.float64(),
+        "mean": pa.float64(),
+        "std": pa.float64(),
+        "l2_norm": pa.float64(),
+        "n_nan": pa.int64(),
+        "n_inf": pa.int64(),
+        "zero_fraction": pa.float64(),
+        "exponent_min": pa.int32(),
+        "exponent_histogram": pa.list_(pa.int64()),
+        "sample_size": pa.int64(),
+        "l2_distance": pa.float64(),
+        "cosine_similarity": pa.float64(),
+        "previous_checkpoint_id": pa.string(),
+    },
+    partition_by="experiment",
+    layout=FileLayout(
+        {
+            **dict.fromkeys(("min", "max", "mean", "std", "l2_norm", "l2_distance", "cosine_similarity"), "PLAIN"),
+            "exponent_histogram.list.element": "DELTA_BINARY_PACKED",
+        },
+        row_group_rows=32_768,
+        file_rows=250_000,
+    ),
+)
+VERIFICATIONS = _spec(
+    "verifications",
+    ("run_id", "checkpoint_id", "ts"),
+    {
+        "checkpoint_id": pa.string(),
+        "run_id": pa.string(),
+        "experiment": pa.string(),
+        "ts": TIMESTAMP,
+        "level": pa.string(),
+        "verdict": pa.string(),
+        "finding": pa.string(),
+        "tensors_lost": pa.list_(pa.string()),
+        "bytes_read": pa.int64(),
+        "duration_s": pa.float64(),
+    },
+)
 
 TABLES: dict[str, TableSpec] = {
-    spec.name: spec for spec in (RUNS, PARAMS, TAGS, DEFINITIONS, EXPERIMENTS, SUMMARIES, METRICS)
+    spec.name: spec
+    for spec in (
+        RUNS,
+        PARAMS,
+        TAGS,
+        DEFINITIONS,
+        EXPERIMENTS,
+        SUMMARIES,
+        METRICS,
+        TENSORS,
+        CHECKPOINTS,
+        VERIFICATIONS,
+    )
 }
 """Every table by name, in the order in which one commit writes them: a run is there before its points."""
 

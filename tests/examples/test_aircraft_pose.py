@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -43,12 +44,19 @@ class RecordingRun:
     def __init__(self) -> None:
         self.defined: dict[str, tuple[str, str]] = {}
         self.logged: list[tuple[int, dict[str, float | Tensor]]] = []
+        self.saved: list[tuple[int, int, set[str]]] = []
 
     def define(self, name: str, *, direction: str, step_metric: str) -> None:
         self.defined[name] = (direction, step_metric)
 
     def log(self, values: Mapping[str, float | Tensor], *, step: int) -> None:
         self.logged.append((step, dict(values)))
+
+    def save_checkpoint(self, *, step: int, epoch: int, **parts: object) -> None:
+        self.saved.append((step, epoch, set(parts)))
+
+    def load_checkpoint(self, which: str, *, into: Mapping[str, object], rng: bool) -> NoReturn:
+        raise AssertionError(f"a training that starts anew loads nothing, not {which!r}")
 
     def curve(self, metric: str) -> list[tuple[int, float]]:
         return [(step, float(values[metric])) for step, values in self.logged if metric in values]
@@ -327,6 +335,8 @@ def test_a_short_training_logs_every_metric_and_learns(base: Config) -> None:
     steps_per_epoch = 4096 // config.batch_size
     assert [step for step, _ in run.curve("train/loss")] == list(range(1, 3 * steps_per_epoch + 1))
     assert run.curve("epoch") == [(epoch * steps_per_epoch, epoch) for epoch in range(4)]
+    parts = {"model", "optimizer", "schedule", "order", "rng", "async_"}
+    assert run.saved == [(epoch * steps_per_epoch, epoch, parts) for epoch in (1, 2, 3)]
     for _, values in run.logged:
         for value in values.values():
             assert math.isfinite(float(value))

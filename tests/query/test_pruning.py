@@ -222,7 +222,8 @@ class TestHowManyFiles:
     def of(self, busy_lake: Lake, opened: Callable[[Lake], list[Sources]], query: str, **values: Any) -> int:
         seen = opened(busy_lake)
         busy_lake.sql(query, **values)
-        return len(seen[-1].files)
+        scan = seen[-1].scans.get("metrics")
+        return 0 if scan is None else len(scan.files)
 
     def holding(self, lake: Lake, condition: str) -> int:
         with lake.connect() as connection:

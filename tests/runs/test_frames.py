@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ckptlake.runs.frames import Block, Stream, pack_block, pack_calls, pack_rows, table_of, unpack
+from ckptlake.errors import InvalidInputError
+from ckptlake.runs.frames import Block, Stream, check_packed, pack_block, pack_calls, pack_rows, table_of, unpack
 from ckptlake.tables.schemas import METRICS, TABLES
 
 STREAMS = [
@@ -141,12 +142,60 @@ def test_rows_of_other_tables_come_back_as_they_were(name: str) -> None:
         pa.float64(): 0.1,
         pa.bool_(): False,
         pa.timestamp("us", "UTC"): moment + timedelta(microseconds=1),
+        pa.list_(pa.int64()): [2**62, -1],
+        pa.list_(pa.string()): ["ü", ""],
+        pa.map_(pa.string(), pa.float64()): [("b ü", 0.1), ("a", None), ("", float("inf"))],
     }
     schema = TABLES[name].schema
     full = {field.name: samples[field.type] for field in schema}
-    rows = [full, {"run_id": "only"} if "run_id" in schema.names else {"experiment": "only"}]
+    empty = {field.name: [] for field in schema if pa.types.is_nested(field.type)}
+    rows = [full, {"experiment": "only"}, {"experiment": "only", **empty}]
+    rows = [{column: value for column, value in row.items() if column in schema.names} for row in rows]
     batch = through_the_wire(pack_rows(name, rows))
     assert table_of(batch) == name
     table = unpack(batch)
     assert table.schema == schema
     assert table.to_pylist() == [{column: row.get(column) for column in schema.names} for row in rows]
+
+
+def test_a_map_is_given_as_a_dict_or_as_pairs() -> None:
+    given = [{"loss": 0.5, "acc": np.float32(0.25)}, [("loss", 0.5), ("acc", 1)], {}, None, [("a", 1.0), ("a", 2.0)]]
+    batch = through_the_wire(pack_rows("checkpoints", [{"metrics": metrics} for metrics in given]))
+    check_packed(batch)
+    assert unpack(batch).column("metrics").to_pylist() == [
+        [("loss", 0.5), ("acc", 0.25)], [("loss", 0.5), ("acc", 1.0)], [], None, [("a", 2.0)],
+    ]  # fmt: skip
+
+
+@given(
+    maps=st.lists(st.none() | st.dictionaries(st.text(max_size=3), st.none() | st.floats(), max_size=4), max_size=6),
+    start=st.integers(0, 6),
+)
+@settings(max_examples=40, deadline=None)
+def test_any_map_comes_back_also_from_a_slice(maps: list[Any], start: int) -> None:
+    batch = through_the_wire(pack_rows("checkpoints", [{"metrics": metrics} for metrics in maps]).slice(start))
+    check_packed(batch)
+    expected = [None if metrics is None else list(metrics.items()) for metrics in maps[start:]]
+    assert repr(unpack(batch).column("metrics").to_pylist()) == repr(expected)
+
+
+def test_a_frame_with_a_key_twice_is_none() -> None:
+    """DuckDB refuses every question to such a map, so one bad frame would spoil the table for good."""
+    good = pack_rows("checkpoints", [{"metrics": {"a": 1.0, "b": 2.0}}])
+    column = pa.array([[("a", 1.0), ("a", 2.0)]], good.schema.field("metrics").type)
+    position = good.schema.names.index("metrics")
+    bad = pa.RecordBatch.from_arrays(
+        [column if index == position else array for index, array in enumerate(good.columns)], schema=good.schema
+    )
+    check_packed(good)
+    with pytest.raises(ValueError, match="twice"):
+        check_packed(bad)
+
+
+@pytest.mark.parametrize("experiment", [None, "", "../../etc", "a//b", "x\n", "é" * 300])
+def test_a_row_of_a_partitioned_table_names_an_experiment(experiment: str | None) -> None:
+    with pytest.raises(InvalidInputError, match="experiment"):
+        pack_rows("tensors", [{"experiment": "good"}, {"experiment": experiment}])
+    schema = TABLES["tensors"].schema.with_metadata({"table": "tensors"})
+    with pytest.raises(ValueError, match="experiment"):
+        check_packed(pa.RecordBatch.from_pylist([{"experiment": experiment}], schema=schema))

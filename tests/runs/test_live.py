@@ -72,7 +72,7 @@ class TestReader:
     def test_without_a_directory_there_is_nothing(self, wal: Path) -> None:
         reader = LiveReader(wal)
         found = reader.read()
-        assert (found.writers, found.position, found.rows("metrics", {})) == (frozenset(), (), None)
+        assert (found.writers, found.position("metrics"), found.rows("metrics", {})) == (frozenset(), (), None)
 
     def test_follows_a_growing_segment_and_decodes_each_frame_once(
         self, wal: Path, log: Log, unpacked: list[int]
@@ -152,13 +152,13 @@ class TestReader:
         reader = LiveReader(wal)
         log.write(1)
         before = reader.read()
-        position = before.position
+        position = before.position("metrics")
         log.write(1)
         assert steps(reader) == [0, 1]
         rows = before.rows("metrics", {})
         assert rows is not None
         assert rows.num_rows == 1
-        assert before.position == position != reader.read().position
+        assert before.position("metrics") == position != reader.read().position("metrics")
 
     def test_a_torn_tail_is_left_until_it_is_whole(self, wal: Path, log: Log, unpacked: list[int]) -> None:
         log.write(1)

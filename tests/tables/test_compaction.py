@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import deltalake
@@ -18,7 +20,8 @@ from ckptlake.errors import CommitConflictError, VersionNotFoundError
 from ckptlake.tables import compaction
 from ckptlake.tables.compaction import CROWDED_FILES, FILE_ROWS, compact, plan_all, plan_routine, trim_log
 from ckptlake.tables.delta import DataFile
-from ckptlake.tables.schemas import PARAMS, SUMMARIES
+from ckptlake.tables.reading import read_files
+from ckptlake.tables.schemas import CHECKPOINTS, PARAMS, SUMMARIES, TENSORS, VERIFICATIONS, TableSpec
 from ckptlake.tables.sorting import sort_points
 from ckptlake.tables.store import Batch, TableStore
 from ckptlake.tables.summaries import merge_summaries, summarise
@@ -60,6 +63,14 @@ class TestPlan:
             rows[file.partition] += file.num_records * (file.num_records < FILE_ROWS // 2)
         for partition, count in small.items():
             assert count <= 1 + rows[partition] // (FILE_ROWS // 2), partition
+
+    @given(described=FILES, file_rows=st.sampled_from([20, 8000, 250_000]))
+    def test_a_table_of_wide_rows_has_smaller_files(
+        self, described: list[tuple[str | None, int]], file_rows: int
+    ) -> None:
+        files = data_files(described * 20)
+        groups = [*plan_routine(files, file_rows), *plan_all(files, file_rows)]
+        assert all(len(group) > 1 and sum(file.num_records for file in group) <= file_rows for group in groups)
 
     def test_nothing_is_planned_for_few_files(self) -> None:
         assert plan_routine(data_files([("a", 100)] * 15)) == []
@@ -169,6 +180,47 @@ class TestCompact:
         before = deltalake.DeltaTable(store.path).to_pyarrow_table().sort_by("key")
         assert compact(store, everything=True).files_after == 1
         assert deltalake.DeltaTable(store.path).to_pyarrow_table().sort_by("key") == before
+
+    @pytest.mark.parametrize("spec", [TENSORS, CHECKPOINTS, VERIFICATIONS], ids=lambda spec: spec.name)
+    def test_lists_and_maps_too(self, make_store: Any, spec: TableSpec) -> None:
+        store = make_store(spec)
+        nested = {
+            "shape": [[], [3, 4], None, [2**62]],
+            "exponent_histogram": [None, [1] * 40, [], [0]],
+            "metrics": [{}, {"ü": math.nan, "a": None}, None, {"x": -0.0}],
+            "packs": [["b", "a"], None, [], ["c"]],
+            "tensors_lost": [None, ["x", ""], ["y"], []],
+        }
+        for number in range(8):
+            rows = [
+                {"experiment": "ab"[number % 2], "run_id": f"r{(number + i) % 3}", "checkpoint_id": f"c{9 - number}",
+                 "step": i, "path": f"p{i}", "ts": number}
+                | {name: values[(number + i) % 4] for name, values in nested.items()}
+                for i in range(5)
+            ]  # fmt: skip
+            rows = [{name: value for name, value in row.items() if name in spec.schema.names} for row in rows]
+            store.append([Batch("w", number, pa.Table.from_pylist(rows, schema=spec.schema))])
+
+        def seen() -> list[str]:
+            found = deltalake.DeltaTable(store.path).to_pyarrow_table().select(spec.schema.names).to_pylist()
+            return sorted(map(repr, found))
+
+        before = seen()
+        assert compact(store, everything=True).files_after == (2 if spec.partition_by else 1)
+        assert seen() == before
+        for file in store.snapshot().files():
+            rows = read_files(store.path, spec, [file])
+            keys = list(zip(*(rows.column(name).to_pylist() for name in spec.sort_by), strict=True))
+            assert keys == sorted(keys), "a merged file is sorted"
+
+    def test_files_of_tensors_stay_as_small_as_their_rows_are_wide(self, make_store: Any) -> None:
+        spec = replace(TENSORS, layout=replace(TENSORS.layout, file_rows=10))
+        store = make_store(spec)
+        for number in range(12):
+            rows = [{"experiment": "e", "run_id": "r", "path": f"p{i}", "step": number} for i in range(4)]
+            store.append([Batch("w", number, pa.Table.from_pylist(rows, schema=spec.schema))])
+        compact(store, everything=True)
+        assert [file.num_records for file in store.snapshot().files()] == [8] * 6
 
     def test_summaries_are_merged_to_one_row_a_curve(self, make_store: Any, make_points: Any) -> None:
         store = make_store(SUMMARIES)

@@ -14,10 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ckptlake.tables.parquet import ROW_GROUP_ROWS, discard, publish, statistics, write_staged
-from ckptlake.tables.schemas import METRICS, PARAMS, TAGS
+from ckptlake.tables.parquet import discard, publish, statistics, write_staged
+from ckptlake.tables.schemas import CHECKPOINTS, METRICS, PARAMS, TAGS, TENSORS
 from ckptlake.tables.store import Batch
 
+ROW_GROUP_ROWS = 131_072
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -122,6 +123,28 @@ class TestEncodings:
                 else:
                     assert "RLE_DICTIONARY" in encodings, name
                     assert Counter(kind for kind, _ in pages(path, column)) == {"dictionary": 1, "data": 1}, name
+
+    @pytest.mark.parametrize("profile", ["compact", "portable"])
+    def test_of_tensors(self, tmp_path: Path, profile: Any) -> None:
+        rows = [
+            {"experiment": "e", "run_id": "r", "checkpoint_id": f"c{i // 100}", "step": i // 100, "path": f"p{i % 100}",
+             "dtype": "float32", "shape": [i, 2], "l2_norm": i / 7, "exponent_histogram": list(range(i % 30))}
+            for i in range(40_000)
+        ]  # fmt: skip
+        file = write_staged(pa.Table.from_pylist(rows, schema=TENSORS.schema), tmp_path, TENSORS, "e", profile)
+        publish([file], tmp_path)
+        metadata = pq.read_metadata(tmp_path / file.path)
+        assert [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)] == [32_768, 40_000 - 32_768]
+        columns = [metadata.row_group(0).column(i) for i in range(metadata.num_columns)]
+        encodings = {column.path_in_schema: set(column.encodings) for column in columns}
+        assert all("BYTE_STREAM_SPLIT" not in found for found in encodings.values()), "any reader reads them"
+        assert encodings["exponent_histogram.list.element"] - {"RLE"} == {"DELTA_BINARY_PACKED"}
+        assert encodings["l2_norm"] - {"RLE"} == {"PLAIN"}
+        for name in ("run_id", "checkpoint_id", "path", "dtype", "shape.list.element", "n_nan"):
+            assert "RLE_DICTIONARY" in encodings[name], name
+        found = pq.read_table(tmp_path / file.path)
+        assert found.column("exponent_histogram").to_pylist() == [row["exponent_histogram"] for row in rows]
+        assert found.column("shape").to_pylist() == [row["shape"] for row in rows]
 
     def test_compact_is_smaller_than_portable_and_both_than_the_default(self, tmp_path: Path) -> None:
         points = many_points(200_000)
@@ -230,6 +253,16 @@ class TestStatistics:
         column = pa.DictionaryArray.from_arrays(pa.array([1, 1, 2]), pa.array(["a", "m", "n", "z"]))
         found = statistics(pa.table({"c": column}))
         assert (found["minValues"], found["maxValues"]) == ({"c": "m"}, {"c": "n"})
+
+    def test_maps_and_lists_have_counts_of_nothing_alone(self) -> None:
+        rows = [{"checkpoint_id": "a", "metrics": {"x": 1.0}, "packs": ["p"], "digest": "f0"}, {"metrics": {}}]
+        found = statistics(pa.Table.from_pylist(rows, schema=CHECKPOINTS.schema))
+        assert (found["minValues"], found["maxValues"]) == ({"checkpoint_id": "a"}, {"checkpoint_id": "a"})
+        assert {name: found["nullCount"][name] for name in ("metrics", "packs", "digest")} == {
+            "metrics": 0,
+            "packs": 1,
+            "digest": 1,
+        }
 
     def test_texts_of_any_length_have_none(self) -> None:
         rows = [{"run_id": "a", "key": "k", "text": "secret", "json": '"secret"', "number": 2.0}]

@@ -38,7 +38,27 @@ EXPERIMENTS = [
     "dot.",
     "~",
 ]
+MOMENT = datetime(2026, 1, 2, 3, 4, 5, 6, UTC)
 VALUES = [0.1, -0.0, math.nan, math.inf, -math.inf, 5e-324, 1e308, 1.0]
+
+
+def checkpoint_rows(index: int, experiment: str, run_id: str) -> dict[str, list[dict[str, Any]]]:
+    """Return rows of every table of checkpoints with every class of number, of nothing and of nesting."""
+    ident = {"experiment": experiment, "run_id": run_id, "checkpoint_id": f"{run_id}-ü'\"", "ts": MOMENT}
+    value, shape = VALUES[index % len(VALUES)], [[], [3], [2, 2**40, 0], None][index % 4]
+    metrics = [{"val/loss é": value, "": None}, {}, None, [("a\"'\\", 1e300), ("b", -0.0)]][index % 4]
+    return {
+        "tensors": [
+            {**ident, "path": path, "step": index * 10**15, "shape": shape, "min": value, "l2_norm": 0.1 * index,
+             "exponent_histogram": list(range(index)), "exponent_min": -1074}
+            for path in ("model.näme", "m\"'\\.[0]")
+        ],
+        "checkpoints": [
+            {**ident, "event": "saved", "step": index, "metrics": metrics, "packs": ["a", "ü"][:index % 3]},
+            {**ident, "event": "aliased", "alias": "best 'ü'"},
+        ],
+        "verifications": [{**ident, "verdict": "damaged", "tensors_lost": [None, [], ["a", "ü\n"]][index % 3]}],
+    }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +73,8 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             for step, value in enumerate(VALUES):
                 run.log({"val/loss é": value, "m\"'\\": float(index)}, step=step * 10**15)
             run.note("a note\nwith 'lines'")
+            for name, rows in checkpoint_rows(index, experiment, run.id).items():
+                lake._get_writer().add_rows(name, rows)
             run.finish()
             if index == 9:
                 for table in lake.tables():
@@ -88,15 +110,16 @@ def live_files(path: Path) -> list[str]:
 
 def by_ckptlake(path: Path) -> list[dict[str, Any]]:
     with ckptlake.open(path.parents[1], create=False) as lake, lake.connect() as connection:
-        if path.name == "metrics":
-            return connection.sql("FROM metrics_raw").to_arrow_table().to_pylist()
-        return connection.sql(f"FROM {path.name}_rows").to_arrow_table().to_pylist()
+        view = {"metrics": "metrics_raw", "tensors": "tensors"}.get(path.name, f"{path.name}_rows")
+        return connection.sql(f"FROM {view}").to_arrow_table().to_pylist()
 
 
 def comparable(rows: list[dict[str, Any]]) -> list[str]:
-    """Return rows as sorted texts that tell every float and moment apart."""
+    """Return rows as sorted texts that tell every float and moment apart; maps are pairs, however a reader has them."""
 
     def shown(value: object) -> str:
+        if isinstance(value, dict):
+            return repr(list(value.items()))
         return repr(value.astimezone(UTC).replace(tzinfo=None)) if isinstance(value, datetime) else repr(value)
 
     return sorted(repr({name: shown(value) for name, value in sorted(row.items())}) for row in rows)
@@ -124,12 +147,34 @@ def test_points_are_what_was_logged(tables: Path) -> None:
     assert sorted((row["experiment"], row["step"], repr(row["value"])) for row in rows) == sorted(expected)
 
 
+def test_checkpoints_are_what_was_recorded(tables: Path) -> None:
+    expected = [checkpoint_rows(index, experiment, "r") for index, experiment in enumerate(EXPERIMENTS)]
+    saved = [row for row in by_delta(tables / "checkpoints") if row["event"] == "saved"]
+    for found, index in zip(sorted(saved, key=lambda row: row["step"]), range(len(EXPERIMENTS)), strict=True):
+        metrics = expected[index]["checkpoints"][0]["metrics"]
+        assert repr(found["metrics"]) == repr(None if metrics is None else list(dict(metrics).items()))
+        assert found["packs"] == ["a", "ü"][: index % 3]
+    tensors = by_delta(tables / "tensors")
+    for index, experiment in enumerate(EXPERIMENTS):
+        rows = [row for row in tensors if row["experiment"] == experiment]
+        assert [row["path"] for row in sorted(rows, key=lambda row: row["path"])] == ["m\"'\\.[0]", "model.näme"]
+        for row in rows:
+            assert row["shape"] == expected[index]["tensors"][0]["shape"]
+            assert row["exponent_histogram"] == list(range(index))
+            assert repr(row["min"]) == repr(VALUES[index % len(VALUES)])
+
+
 def test_filters_of_other_readers_use_our_statistics_rightly(tables: Path) -> None:
     frame = pl.scan_delta(str(tables / "metrics"))
     for experiment in EXPERIMENTS:
         assert frame.filter(pl.col("experiment") == experiment).collect().height == 2 * len(VALUES), experiment
     assert frame.filter(pl.col("value") == math.inf).collect().height == len(EXPERIMENTS)
     assert frame.filter(pl.col("step") == 7 * 10**15).collect().height == 2 * len(EXPERIMENTS)
+    tensors = pl.scan_delta(str(tables / "tensors"))
+    for index, experiment in enumerate(EXPERIMENTS):
+        assert tensors.filter(pl.col("experiment") == experiment).collect().height == 2, experiment
+        assert tensors.filter(pl.col("step") == index * 10**15).collect().height == 2, experiment
+    assert tensors.filter(pl.col("path") == "model.näme").collect().height == len(EXPERIMENTS)
 
 
 def test_the_tables_ask_little_of_a_reader(tables: Path) -> None:

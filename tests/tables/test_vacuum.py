@@ -14,7 +14,7 @@ import pytest
 from ckptlake.errors import InvalidInputError
 from ckptlake.tables.compaction import compact
 from ckptlake.tables.deletion import delete_runs
-from ckptlake.tables.schemas import METRICS, TAGS
+from ckptlake.tables.schemas import CHECKPOINTS, METRICS, TAGS, TENSORS
 from ckptlake.tables.store import Batch, TableStore
 from ckptlake.tables.table import Table
 from ckptlake.tables.vacuum import vacuum
@@ -136,6 +136,16 @@ class TestDeletion:
         assert delete_runs(store, ["a"]) == 1
         assert store.snapshot().num_files == 0
         assert delete_runs(make_store(METRICS), ["a"]) == 0
+
+    def test_rows_with_lists_and_maps_go_alike(self, make_store: Any) -> None:
+        rows = [{"experiment": "e", "run_id": run, "shape": [1, 2], "metrics": {"x": 1.0}} for run in "aab"]
+        for spec in (TENSORS, CHECKPOINTS):
+            store = make_store(spec)
+            known = [{name: value for name, value in row.items() if name in spec.schema.names} for row in rows]
+            store.append([Batch("w", 1, pa.Table.from_pylist(known, schema=spec.schema))])
+            before = deltalake.DeltaTable(store.path).to_pyarrow_table().to_pylist()
+            assert delete_runs(store, ["a"]) == 2
+            assert deltalake.DeltaTable(store.path).to_pyarrow_table().to_pylist() == before[2:]
 
     def test_a_compaction_in_between_is_waited_out(
         self, make_store: Any, make_points: Any, monkeypatch: pytest.MonkeyPatch

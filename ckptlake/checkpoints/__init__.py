@@ -1,0 +1,1 @@
+"""Checkpoints: state turned into bytes that can be trusted, found and afforded."""

@@ -1,0 +1,1 @@
+"""Checkpoints as other programs keep them: read without running anything, written without holding all of it."""

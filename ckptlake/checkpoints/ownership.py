@@ -1,0 +1,71 @@
+"""Which tensors only an optimizer's step changes, so that they may be read until the next one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ckptlake._internal.optional import if_imported
+from ckptlake.checkpoints.tree import Leaf
+from ckptlake.errors import InvalidInputError
+
+
+class Ownership:
+    """The memory of the params and states of optimizers.
+
+    Raises:
+        InvalidInputError: something given as an optimizer is none that torch knows.
+    """
+
+    def __init__(self, optimizers: Sequence[object]) -> None:
+        self._starts: set[tuple[int, str]] = set()
+        if not optimizers:
+            return
+        if if_imported("torch") is None:
+            raise InvalidInputError("optimizer= takes torch optimizers, and torch is not imported")
+        from ckptlake.checkpoints.formats.optimizers import tensors_of
+        from ckptlake.checkpoints.formats.torch_tensors import storage_range
+
+        for optimizer in optimizers:
+            for tensor in tensors_of(optimizer):
+                start, _, device = storage_range(tensor)
+                self._starts.add((start, device))
+
+    def owns(self, leaf: Leaf) -> bool:
+        """Return whether the memory of a leaf belongs to one of the optimizers."""
+        tensor = _tensor_of(leaf)
+        if not self._starts or tensor is None:
+            return False
+        from ckptlake.checkpoints.formats.torch_tensors import storage_range
+
+        start, _, device = storage_range(tensor)
+        return (start, device) in self._starts
+
+
+def version_of(leaf: Leaf) -> Callable[[], object]:
+    """Return a function whose result differs once a tensor has been written to; torch counts such writes."""
+    tensor = _tensor_of(leaf)
+    if tensor is None or tensor.is_inference():
+        return lambda: None
+    from ckptlake.checkpoints.formats.torch_tensors import version_of as version
+
+    return lambda: version(tensor)
+
+
+def fence_at_step(optimizers: Sequence[object], fence: Callable[..., None]) -> Callable[[], None]:
+    """Call `fence` before each step of the optimizers; returns a function that ends that."""
+    from ckptlake.checkpoints.formats.optimizers import before_step
+
+    ends = [before_step(optimizer, fence) for optimizer in optimizers]
+
+    def end() -> None:
+        for one in ends:
+            one()
+
+    return end
+
+
+def _tensor_of(leaf: Leaf) -> Any:
+    """Return the torch tensor that a leaf is, or None."""
+    torch = if_imported("torch")
+    return leaf.array if torch is not None and isinstance(leaf.array, torch.Tensor) else None

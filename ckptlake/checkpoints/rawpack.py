@@ -1,0 +1,186 @@
+"""Uncompressed packs: plain safetensors files whose header also holds the manifest.
+
+Any program that reads safetensors opens them. Tensors whose size is a multiple of 64 bytes come first, then the
+others by element size, so every tensor lies aligned without gaps, which that format forbids.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import mmap
+import os
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ckptlake._internal.files import sync_directory
+from ckptlake.checkpoints.dtypes import BY_CODE, DType
+from ckptlake.errors import DamagedCheckpointError
+
+ALIGNMENT = 64
+_LENGTH = struct.Struct("<Q")
+_UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
+_METADATA = "__metadata__"
+MANIFEST_KEY = "ckptlake.manifest"
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A tensor's place in a pack's data, as its header tells it."""
+
+    name: str
+    dtype: DType
+    shape: tuple[int, ...]
+    offset: int
+    nbytes: int
+
+
+def tensor_name(path: str) -> str:
+    """Return what a pack's header calls the tensor at a path: the path, but for two that a header cannot hold."""
+    return {"": "value", _METADATA: f"{_METADATA}%"}.get(path, path)
+
+
+def place(tensors: Iterable[tuple[str, DType, tuple[int, ...], int]]) -> list[Slot]:
+    """Return where tensors, as (name, dtype, shape, nbytes), lie one behind the other."""
+    ordered = sorted(tensors, key=lambda tensor: (tensor[3] % ALIGNMENT != 0, -tensor[1].itemsize, -tensor[3]))
+    slots, offset = [], 0
+    for name, dtype, shape, nbytes in ordered:
+        slots.append(Slot(name, dtype, shape, offset, nbytes))
+        offset += nbytes
+    return slots
+
+
+def header(slots: Sequence[Slot], metadata: Mapping[str, str], length: int = 0) -> bytes:
+    """Return the header, padded so that the data begin aligned and it is at least `length` bytes long."""
+    fields: dict[str, object] = {_METADATA: {"format": "pt", **metadata}}
+    for slot in slots:
+        code, shape = slot.dtype.code, list(slot.shape)
+        if code is None:
+            code, shape = "U8", [*shape, slot.dtype.itemsize]
+        fields[slot.name] = {"dtype": code, "shape": shape, "data_offsets": [slot.offset, slot.offset + slot.nbytes]}
+    text = json.dumps(fields, separators=(",", ":")).encode()
+    size = max(len(text), length - _LENGTH.size)
+    size += -(size + _LENGTH.size) % ALIGNMENT
+    return _LENGTH.pack(size) + text.ljust(size)
+
+
+class RawPackWriter:
+    """A pack being written: data at their places in any order and from any thread, the header last.
+
+    The file has another name until `publish`; a crash before leaves only that.
+    """
+
+    def __init__(self, target: Path, slots: Sequence[Slot], metadata: Mapping[str, str]) -> None:
+        self._target = target
+        self._slots = slots
+        self._header_bytes = len(header(slots, metadata))
+        self._partial = target.with_name(f".{target.name}.partial")
+        self.size_bytes = self._header_bytes + (slots[-1].offset + slots[-1].nbytes if slots else 0)
+        self._descriptor = os.open(self._partial, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        try:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(self._descriptor, 0, self.size_bytes)
+        except BaseException:
+            self.abandon()
+            raise
+
+    def write(self, view: memoryview, offset: int) -> None:
+        """Write bytes at an offset of the data."""
+        place = self._header_bytes + offset
+        while view:
+            written = os.pwrite(self._descriptor, view, place)
+            view, place = view[written:], place + written
+
+    def start_writeback(self, offset: int, size: int) -> None:
+        """Ask the system to begin bringing a stretch of the data to the disk, without waiting for it."""
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(self._descriptor, self._header_bytes + offset, size, os.POSIX_FADV_DONTNEED)
+
+    def publish(self, metadata: Mapping[str, str]) -> None:
+        """Write the header, bring everything to the disk and give the file its name.
+
+        The metadata must be of the length they had when the pack was begun.
+        """
+        text = header(self._slots, metadata, self._header_bytes)
+        if len(text) != self._header_bytes:
+            raise ValueError(f"the header has {len(text)} bytes where {self._header_bytes} are free")
+        os.pwrite(self._descriptor, text, 0)
+        os.fsync(self._descriptor)
+        os.close(self._descriptor)
+        self._descriptor = -1
+        self._partial.rename(self._target)
+        sync_directory(self._target.parent)
+
+    def abandon(self) -> None:
+        """Delete what has been written, unless it is published."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+        self._partial.unlink(missing_ok=True)
+
+
+class RawPack:
+    """An uncompressed pack, memory-mapped: private pages, so writing to a tensor never reaches the file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DamagedCheckpointError: it is no whole safetensors file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with path.open("rb") as file:
+            self.size_bytes = os.fstat(file.fileno()).st_size
+            head = file.read(_LENGTH.size)
+            length = _LENGTH.unpack(head)[0] if len(head) == _LENGTH.size else -1
+            if not 0 < length <= self.size_bytes - _LENGTH.size:
+                raise DamagedCheckpointError(f"{path} is cut short: it has {self.size_bytes} bytes and no whole header")
+            self.data_start = _LENGTH.size + length
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+
+    def view(self, offset: int, nbytes: int) -> memoryview:
+        """Return bytes of the data, zero copy.
+
+        Raises:
+            DamagedCheckpointError: the file ends before them.
+        """
+        start = self.data_start + offset
+        if offset < 0 or nbytes < 0 or start + nbytes > self.size_bytes:
+            raise DamagedCheckpointError(
+                f"{self.path} is cut short: it has {self.size_bytes} bytes, a tensor ends at {start + nbytes}"
+            )
+        return memoryview(self._map)[start : start + nbytes]
+
+    def header(self) -> tuple[list[Slot], dict[str, str]]:
+        """Return the places of all tensors and the metadata.
+
+        Raises:
+            DamagedCheckpointError: the header cannot be read.
+        """
+        try:
+            fields = json.loads(bytes(self._map[_LENGTH.size : self.data_start]))
+            metadata = {str(key): str(value) for key, value in (fields.pop(_METADATA, None) or {}).items()}
+            return [self._slot(name, entry) for name, entry in fields.items()], metadata
+        except _UNREADABLE as error:
+            raise DamagedCheckpointError(f"the header of {self.path} cannot be read: {error}") from error
+
+    def _slot(self, name: str, entry: Mapping[str, Any]) -> Slot:
+        start, end = entry["data_offsets"]
+        dtype = BY_CODE[entry["dtype"]]
+        shape = tuple(entry["shape"])
+        size = dtype.itemsize
+        for length in shape:
+            if type(length) is not int or length < 0:
+                raise ValueError(f"tensor {name!r:.80} has the shape {shape!r:.80}")
+            size *= length
+        if type(start) is not int or not 0 <= start <= end <= self.size_bytes - self.data_start or end - start != size:
+            raise ValueError(f"tensor {name!r:.80} of {size} bytes lies at {start!r:.30} to {end!r:.30}")
+        return Slot(name, dtype, shape, start, size)
+
+    def close(self) -> None:
+        """Unmap the file once no tensor refers to it any more."""
+        with contextlib.suppress(BufferError):  # tensors handed out keep it mapped; the last of them unmaps it
+            self._map.close()

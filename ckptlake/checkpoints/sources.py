@@ -1,0 +1,110 @@
+"""Where the bytes of a tensor are read while it is saved: live memory, or a copy made in between."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from ckptlake.checkpoints.tree import Leaf, read_bytes
+from ckptlake.errors import InvalidInputError
+
+Version = Callable[[], object]
+"""Returns something that differs once the memory has been written to."""
+
+
+class Source:
+    """The bytes of one leaf; `stage` may put a copy in their place between two pieces that are read.
+
+    Args:
+        leaf: the tensor.
+        version: tells whether its memory has been changed; looked at whenever live memory has been read.
+    """
+
+    def __init__(self, leaf: Leaf, version: Version = lambda: None) -> None:
+        self.leaf = leaf
+        self._version = version
+        self._first_version = version()
+        self._lock = threading.Lock()
+        self._staged: memoryview | None = None
+        self._was_torn = False
+        self._done = threading.Event()
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the memory itself is still to be read."""
+        return self._staged is None and not self._done.is_set()
+
+    def finish(self) -> None:
+        """Say that all of it has been saved, or given up, and let go of a copy.
+
+        Raises:
+            InvalidInputError: the memory was written to while it was read.
+        """
+        with self._lock:
+            is_torn = self._is_torn()
+            self._staged = None
+            self._done.set()
+        if is_torn:
+            raise changed(self.leaf.path)
+
+    def give_up(self) -> None:
+        """Let go of everything; whoever waits goes on."""
+        with self._lock:
+            self._staged = None
+            self._done.set()
+
+    def wait(self) -> None:
+        """Wait until all of it has been saved or given up."""
+        self._done.wait()
+
+    def stage(self, copy: Callable[[Leaf], memoryview]) -> None:
+        """Read from a copy from now on, unless that is so already or all of it has been saved.
+
+        Memory that was written to before is not copied: whoever reads it next is told.
+        """
+        with self._lock:
+            if self.is_live:
+                self._was_torn = self._is_torn()
+                if not self._was_torn:
+                    self._staged = copy(self.leaf)
+
+    def _is_torn(self) -> bool:
+        return self._was_torn or (self.is_live and self._version() != self._first_version)
+
+    def read(self) -> Reading:
+        """Begin a pass over the bytes."""
+        return Reading(self)
+
+
+class Reading:
+    """One pass over a source.
+
+    Memory that is not contiguous or not the CPU's is copied for as long as the pass lasts.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._view: memoryview | None = None
+
+    @contextmanager
+    def piece(self, start: int, stop: int) -> Iterator[memoryview]:
+        """Hold the bytes from `start` to `stop` still for the block."""
+        source = self._source
+        with source._lock:
+            if source._staged is not None:
+                yield source._staged[start:stop]
+                return
+            if source._is_torn():
+                raise changed(source.leaf.path)
+            if self._view is None:
+                self._view = read_bytes(source.leaf)
+            yield self._view[start:stop]
+
+
+def changed(path: str) -> InvalidInputError:
+    """Return the error for a tensor that was written to while it was saved."""
+    return InvalidInputError(
+        f"tensor {path!r} was changed while it was being saved, so this checkpoint was given up: call "
+        "`handle.fence()` before changing tensors outside of optimizer.step(), or save without async_"
+    )

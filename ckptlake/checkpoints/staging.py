@@ -1,0 +1,61 @@
+"""Memory that holds copies of tensors while they are saved in the background; kept between saves."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+
+import numpy as np
+import numpy.typing as npt
+
+from ckptlake.checkpoints.tree import Leaf, read_bytes
+
+Buffer = npt.NDArray[np.uint8]
+
+
+class Staging:
+    """Buffers of a bounded size in all; a buffer goes back for the next save of a tensor of its size.
+
+    Fresh memory costs ten times the copy, which is why it is kept.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._free: dict[int, list[Buffer]] = defaultdict(list)
+        self._used: list[Buffer] = []
+        self._held_bytes = 0
+        self._lock = threading.Lock()
+
+    def fits(self, leaf: Leaf) -> bool:
+        """Return whether there is, or may be, a buffer for a tensor of this size."""
+        with self._lock:
+            return bool(self._free[leaf.nbytes]) or self._held_bytes + leaf.nbytes <= self._max_bytes
+
+    def copy(self, leaf: Leaf) -> memoryview:
+        """Return a copy of the tensor's bytes."""
+        buffer = self._take(leaf.nbytes)
+        np.copyto(buffer, np.frombuffer(read_bytes(leaf), np.uint8))
+        return buffer.data
+
+    def _take(self, nbytes: int) -> Buffer:
+        with self._lock:
+            if self._free[nbytes]:
+                buffer = self._free[nbytes].pop()
+            else:
+                buffer = np.empty(nbytes, np.uint8)
+                self._held_bytes += nbytes
+            self._used.append(buffer)
+            return buffer
+
+    def give_back(self) -> None:
+        """Take back all buffers: the save they were for is over."""
+        with self._lock:
+            for buffer in self._used:
+                self._free[buffer.nbytes].append(buffer)
+            self._used.clear()
+
+    def release(self) -> None:
+        """Let go of all memory."""
+        with self._lock:
+            self._free.clear()
+            self._held_bytes = sum(buffer.nbytes for buffer in self._used)

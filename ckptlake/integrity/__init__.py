@@ -1,0 +1,1 @@
+"""Whether stored bytes are still what was written: verify, watch, protect, repair."""
