@@ -203,7 +203,7 @@ def _stalls(context: Context) -> list[Row]:
         stall = time.perf_counter() - before
         for _ in range(steps):
             optimizer.zero_grad()
-            model(torch.randn(64, 1024)).square().mean().backward()
+            model(torch.randn(context.scaled(768, 64), 1024)).square().mean().backward()
             before = time.perf_counter()
             fence()
             stall += time.perf_counter() - before

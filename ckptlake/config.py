@@ -52,6 +52,8 @@ class Settings:
         system_interval_s: seconds between samples of CPU, memory, disk and GPU.
         max_staging_bytes: memory for copies of tensors while they are saved in the background; a save waits for
             what does not fit.
+        compress_checkpoints: compress the older checkpoints of a run in the background after each save; the newest
+            stays uncompressed.
 
     >>> Settings(commit_interval_s=5).commit_interval_s
     5
@@ -67,6 +69,7 @@ class Settings:
     auto_compact: bool = True
     system_interval_s: float = 15.0
     max_staging_bytes: int = 16 << 30
+    compress_checkpoints: bool = False
 
     def __post_init__(self) -> None:
         if self.parquet_profile not in ("compact", "portable"):

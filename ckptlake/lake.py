@@ -19,6 +19,7 @@ from ckptlake.tables.layout import Layout, check_root, create_lake, read_identit
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection, DuckDBPyRelation
+    from polars import DataFrame
 
     from ckptlake.catalog import Checkpoints
     from ckptlake.checkpoints.loading import LoadedCheckpoint
@@ -174,15 +175,17 @@ class Lake:
         return self.checkpoints.load(*which, **how)
 
     def _begin_session(self, run_id: str, experiment: str, attempt: int, is_new: bool) -> CheckpointSession:
+        from ckptlake.catalog.upkeep import SaveUpkeep
         from ckptlake.checkpoints.session import CheckpointSession, RunIdentity
         from ckptlake.query.checkpoint_facts import newest_id
 
         def find_newest() -> str | None:
             return None if is_new else newest_id(self.sql, run_id)
 
-        identity = RunIdentity(run_id, experiment, attempt)
+        identity, writer = RunIdentity(run_id, experiment, attempt), self._get_writer()
+        upkeep = SaveUpkeep(self.checkpoints, run_id, writer, compresses=self.settings.compress_checkpoints)
         max_bytes = self.settings.max_staging_bytes
-        return CheckpointSession(self._checkpoint_store, identity, self._get_writer(), find_newest, max_bytes)
+        return CheckpointSession(self._checkpoint_store, identity, writer, find_newest, max_bytes, upkeep)
 
     def experiment(self, name: str) -> Experiment:
         """Return a handle on an experiment, to describe it or to require params and metrics of its runs."""
@@ -262,9 +265,11 @@ class Lake:
         """Run SQL on the lake's views and return the result as a DuckDB relation.
 
         The views are `runs`, `params`, `tags`, `metrics` (the newest of each repeated step), `metrics_raw`,
-        `summaries` (one row a run and metric), `experiments`, `definitions` and `runs_wide` (one row a run with
-        its params, last and best metrics). Rows logged by running processes are there within a second or two.
-        Conditions on run_id, metric, experiment and step decide which files are opened.
+        `summaries` (one row a run and metric), `experiments`, `definitions`, `runs_wide` (one row a run with its
+        params, last and best metrics), `checkpoints`, `checkpoint_events`, `tensors` (one row a tensor of a checkpoint,
+        with its statistics) and `verifications`. Rows logged by running processes are there within a second or two.
+        Conditions on run_id, metric, experiment and step, of tensors on checkpoint_id and path, decide which files
+        are opened.
 
         Args:
             query: any DuckDB SQL; write ``$name`` for a value.
@@ -327,6 +332,10 @@ class Lake:
 
         facts = find_run(self.sql, run_id)
         return None if facts is None else KnownRun.of(facts.row, facts.params, facts.last_steps)
+
+    def diff(self, a: str | int, b: str | int) -> DataFrame:
+        """Compare two checkpoints tensor by tensor; see `lake.checkpoints.diff`."""
+        return self.checkpoints.diff(a, b)
 
     # -- parts
 

@@ -92,6 +92,7 @@ def files_of(lake: Lake) -> set[str]:
     return {
         f"{folder}/{name}"
         for folder in ("blobs", "checkpoints")
+        if (lake.path / folder).exists()
         for name in os.listdir(lake.path / folder)
         if not name.startswith((".index.sqlite", ".gc.", ".recode.lock"))
     }

@@ -5,19 +5,34 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ckptlake.catalog.finding import Finding, Which
 from ckptlake.checkpoints.manifest import Manifest
 from ckptlake.checkpoints.records import CheckpointRecord
 from ckptlake.checkpoints.sealing import seal
+from ckptlake.checkpoints.store import blobs_of
 from ckptlake.errors import DamagedCheckpointError, InvalidInputError
 from ckptlake.integrity.coverage import Target
 from ckptlake.integrity.monitor import BYTES_PER_S, EVERY_S, Monitor, Scrub
 from ckptlake.integrity.pieces import Level, read_whole_manifest
-from ckptlake.integrity.verification import Verification, Verifier, check_level, levels_from, row_of
+from ckptlake.integrity.planning import plan_repair
+from ckptlake.integrity.protection import Progress, Protected, protect_checkpoints
+from ckptlake.integrity.register import TableRegister
+from ckptlake.integrity.repair import Repaired, carry_out
+from ckptlake.integrity.repair_plan import RepairPlan
+from ckptlake.integrity.verification import (
+    Verification,
+    Verifier,
+    VerifyProgress,
+    check_level,
+    levels_from,
+    row_of,
+    verify,
+)
 from ckptlake.query import checkpoint_facts as facts
 
 if TYPE_CHECKING:
@@ -25,23 +40,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 _NEVER = datetime.min.replace(tzinfo=UTC)
-
-
-@dataclass(frozen=True, slots=True)
-class VerifyProgress:
-    """How far a verification of many checkpoints has come.
-
-    Attributes:
-        done: checkpoints that have been checked.
-        total: checkpoints that are to be checked, unless the time ends before.
-        bytes_read: bytes that were compared.
-        found: what the last check found.
-    """
-
-    done: int
-    total: int
-    bytes_read: int
-    found: Verification
 
 
 class Care(Finding):
@@ -230,6 +228,105 @@ class Care(Finding):
         """
         scrub = Scrub(bytes_per_s=bytes_per_s, level=level, every_s=every_s)
         return Monitor(self._store, _Logbook(self, run, experiment, scrub.level), scrub)
+
+    # -- protecting and repairing
+
+    def protect(
+        self, which: Which | None = None, run: str | Run | None = None, *, progress: Progress | None = None
+    ) -> Protected:
+        """Write parity beside the files of checkpoints, by which each can lose a twentieth of its bytes and come back.
+
+        Files that have it already are left alone. It takes 5.2 % of the size of large files.
+
+        Args:
+            which: a checkpoint; without it, all of `run` or of the lake.
+            run: whose.
+            progress: called with the bytes of files that have been gone through, and of how many.
+
+        Raises:
+            CheckpointNotFoundError: none answers to `which`.
+            StorageError: the disk refused; the files before are protected.
+
+        >>> import ckptlake, numpy as np, tempfile
+        >>> lake = ckptlake.open(tempfile.mkdtemp())
+        >>> with lake.run(experiment="doc") as run:
+        ...     saved = run.save_checkpoint({"weights": np.ones(100_000)}, step=1)
+        >>> protected = lake.checkpoints.protect()
+        >>> len(protected.written), f"{protected.added_bytes / 800_000:.0%}"
+        (1, '5%')
+        """
+        return protect_checkpoints(self._store, self._named(which, run), progress)
+
+    def plan_repair(
+        self, which: Which | None = None, run: str | Run | None = None, *, sources: Sequence[str | Path] = ()
+    ) -> RepairPlan:
+        """Look at every byte of checkpoints and find out what can be done about damage, without doing it.
+
+        For each damaged tensor copies are looked for in the lake's other packs and checkpoints, then in `sources`,
+        then the parity of its file is tried. Manifests are made anew from the copy that packs hold. Without `which`
+        and `run`, files are looked at too that no row tells of.
+
+        Args:
+            which: a checkpoint; without it, all of `run` or of the lake.
+            run: whose.
+            sources: other lakes, copies of this one, exported ``.safetensors`` or ``.pt`` files, folders of them.
+
+        Returns:
+            A plan to print, and to give to `repair`.
+
+        Raises:
+            CheckpointNotFoundError: none answers to `which`.
+            InvalidInputError: one of the sources does not exist.
+
+        >>> import ckptlake, numpy as np, tempfile
+        >>> lake = ckptlake.open(tempfile.mkdtemp())
+        >>> with lake.run(experiment="doc") as run:
+        ...     saved = run.save_checkpoint({"weights": np.ones(1000)}, step=1)
+        >>> print(lake.checkpoints.plan_repair())
+        1 checkpoint was examined and is whole
+        """
+        wanted = None if which is None and run is None else self._named(which, run)
+        return plan_repair(self._store, TableRegister(self._ask), wanted, [Path(source) for source in sources])
+
+    def repair(self, plan: RepairPlan) -> Repaired:
+        """Do what a plan says, then verify what it concerns.
+
+        Nothing is deleted: what is replaced goes to ``quarantine/``. Checkpoints that are whole afterwards are
+        released; of those that are not, it is recorded which tensors are lost, and
+        ``lake.checkpoints.open(id).salvage()`` loads the rest.
+
+        Raises:
+            ReadOnlyLakeError: the lake cannot be written.
+
+        >>> import ckptlake, numpy as np, tempfile
+        >>> lake = ckptlake.open(tempfile.mkdtemp())
+        >>> with lake.run(experiment="doc") as run:
+        ...     saved = run.save_checkpoint({"weights": np.ones(1000)}, step=1)
+        >>> manifest = lake.path / "checkpoints" / f"{saved.id}.json"
+        >>> manifest.unlink()
+        >>> repaired = lake.checkpoints.repair(lake.checkpoints.plan_repair())
+        >>> [found.verdict for found in repaired.found], manifest.exists()
+        (['good'], True)
+        """
+        self._store.prepare()
+        repaired = carry_out(self._store, self._rows(), plan)
+        lost = {loss.checkpoint_id: loss for loss in plan.losses}
+        found = []
+        for name in plan.concerned:
+            record = self.find(name)
+            if record is None:
+                continue
+            verification = verify(self._store, name, "digest")
+            if not verification.is_good and not verification.tensors_lost and name in lost:
+                verification = replace(verification, tensors_lost=lost[name].tensors)
+            self.record_verification(verification, record)
+            found.append(verification)
+            if verification.is_good:
+                self._store.index.add(blobs_of(self._store.read_manifest(name)))
+        return replace(repaired, found=tuple(found))
+
+    def _named(self, which: Which | None, run: str | Run | None) -> Sequence[str]:
+        return [record.id for record in (self.list(run) if which is None else [self.get(which, run)])]
 
 
 class _Logbook:

@@ -189,9 +189,9 @@ class Space(Finding):
             StorageError: the disk refused; what was done stays done.
         """
         check_count("keep_raw", keep_raw, least=0)
-        base_id = None if base is None else self.get(base).id
+        origin = None if base is None else self.get(base).id
         run_ids = facts.runs_with_checkpoints(self._ask, run_id=_run_id(run), experiment=experiment)
-        lineages = self._ledger.lineages(run_ids, base_id)
+        lineages = self._ledger.lineages(run_ids, origin)
         return compact(
             self._store, self._ledger, self._rows(), lineages, keep_raw=keep_raw, progress=progress or tell_nobody
         )

@@ -71,9 +71,9 @@ def candidates(
     outside = {}
     for record in others:
         found = sizes.footprint(record)
-        shared = [{name: size for name, size in blobs.items() if name in stored} for blobs in (found.own, found.bases)]
-        if any(shared):
-            outside[record.id] = _Footprint(shared[0], shared[1], frozenset())
+        own, bases = ({name: blobs[name] for name in blobs if name in stored} for blobs in (found.own, found.bases))
+        if own or bases:
+            outside[record.id] = _Footprint(own, bases, frozenset())
     footprints = {**within, **outside}
     holders: dict[str, list[str]] = {}
     for checkpoint_id, found in footprints.items():

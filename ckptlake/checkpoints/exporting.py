@@ -21,7 +21,7 @@ from ckptlake.checkpoints.formats.optional_torch import needing_torch
 from ckptlake.checkpoints.leaves import JSON
 from ckptlake.checkpoints.manifest import Manifest
 from ckptlake.checkpoints.opened import VerifyLevel
-from ckptlake.checkpoints.opened import _matches as matches
+from ckptlake.checkpoints.opened import matches as matches
 from ckptlake.checkpoints.plain import DigestedFile
 from ckptlake.checkpoints.store import CheckpointStore
 from ckptlake.errors import InvalidInputError

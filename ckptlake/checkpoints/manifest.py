@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, overload
 
 import xxhash
 
@@ -90,6 +90,46 @@ class StoredTensor:
         return tensor
 
 
+class ReadTensors(Sequence[StoredTensor]):
+    """The tensors of a manifest that was read; each is taken apart when it is asked for.
+
+    Raises:
+        DamagedCheckpointError: when asked for one that is not described as it should be.
+    """
+
+    def __init__(self, described: Sequence[Mapping[str, Any]], source: str) -> None:
+        self._described = described
+        self._source = source
+        self._known: dict[int, StoredTensor] = {}
+        self.paths = tuple(_text(fields["path"]) for fields in described)
+
+    def __len__(self) -> int:
+        return len(self._described)
+
+    @overload
+    def __getitem__(self, number: int) -> StoredTensor: ...
+
+    @overload
+    def __getitem__(self, number: slice) -> Sequence[StoredTensor]: ...
+
+    def __getitem__(self, number: int | slice) -> StoredTensor | Sequence[StoredTensor]:
+        if isinstance(number, slice):
+            return tuple(self[one] for one in range(*number.indices(len(self))))
+        if number not in self._known:
+            try:
+                self._known[number] = StoredTensor.parse(self._described[number])
+            except _UNREADABLE as error:
+                if isinstance(error, IndexError) and not -len(self) <= number < len(self):
+                    raise
+                raise DamagedCheckpointError(f"the manifest {self._source} is damaged: {error}") from error
+        return self._known[number]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and tuple(self) == tuple(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
 @dataclass(frozen=True, slots=True)
 class PlainFile:
     """A checkpoint's bytes in one file of another program's format."""
@@ -115,6 +155,7 @@ class Manifest:
         tree: the state with its tensors replaced by their numbers, as tagged JSON.
         tensors: its tensors, in the order of those numbers.
         file: the file of a plain format, else None.
+        mentions_arrays: false where none of its tensors can have been a numpy array.
         metrics: values by name that the checkpoint was saved with.
     """
 
@@ -128,10 +169,16 @@ class Manifest:
     format: str
     created_at: datetime
     tree: object
-    tensors: tuple[StoredTensor, ...]
+    tensors: Sequence[StoredTensor]
     metrics: Mapping[str, float] = field(default_factory=dict)
     note: str | None = None
     file: PlainFile | None = None
+    mentions_arrays: bool = field(default=True, compare=False)
+
+    @property
+    def paths(self) -> Sequence[str]:
+        """The paths of its tensors."""
+        return self.tensors.paths if isinstance(self.tensors, ReadTensors) else [t.path for t in self.tensors]
 
     @property
     def digest(self) -> str | None:
@@ -193,7 +240,7 @@ class Manifest:
             fields = outer["manifest"]
             version = _whole(fields["format_version"])
             if version <= FORMAT_VERSION:
-                return cls._parse(fields)
+                return cls._parse(fields, source, mentions_arrays='{"array":' in body)
         except _UNREADABLE as error:
             raise DamagedCheckpointError(
                 f"the manifest {source} is damaged: {error}; `ckptlake checkpoints repair` can make it anew"
@@ -204,7 +251,7 @@ class Manifest:
         )
 
     @classmethod
-    def _parse(cls, fields: Mapping[str, Any]) -> Manifest:
+    def _parse(cls, fields: Mapping[str, Any], source: str, *, mentions_arrays: bool) -> Manifest:
         plain = fields["file"]
         return cls(
             checkpoint_id=_text(fields["checkpoint_id"]),
@@ -219,8 +266,9 @@ class Manifest:
             metrics={_text(name): float.fromhex(value) for name, value in fields["metrics"].items()},
             note=None if fields["note"] is None else _text(fields["note"]),
             file=None if plain is None else PlainFile.parse(plain),
-            tensors=tuple(StoredTensor.parse(tensor) for tensor in fields["tensors"]),
+            tensors=ReadTensors(fields["tensors"], source),
             tree=fields["tree"],
+            mentions_arrays=mentions_arrays,
         )
 
 

@@ -51,7 +51,7 @@ class OpenedCheckpoint:
         self._store = store
         self._allow_unsafe = allow_unsafe
         self._contents = self._open()
-        self._numbers = {tensor.path: number for number, tensor in enumerate(manifest.tensors)}
+        self._numbers = {path: number for number, path in enumerate(manifest.paths)}
 
     def _open(self) -> PackContents | FileContents:
         """Open the bytes anew: what is handed out may be written to, and nothing else must see that."""
@@ -111,7 +111,7 @@ class OpenedCheckpoint:
             return list(range(len(self.manifest.tensors)))
         chosen: dict[int, None] = {}
         for pattern in [only] if isinstance(only, str) else only:
-            found = [number for path, number in self._numbers.items() if _matches(path, pattern)]
+            found = [number for path, number in self._numbers.items() if matches(path, pattern)]
             if not found:
                 near = difflib.get_close_matches(pattern, self._numbers, 3, 0.3)
                 raise InvalidInputError(
@@ -275,7 +275,7 @@ class OpenedCheckpoint:
 
     @cached_property
     def _arrays(self) -> frozenset[int]:
-        return frozenset(_array_leaves(self.manifest.tree))
+        return frozenset(_array_leaves(self.manifest.tree)) if self.manifest.mentions_arrays else frozenset()
 
     def _info(self, number: int) -> LeafInfo:
         return info_of(self.manifest.tensors[number])
@@ -324,7 +324,8 @@ def _array_leaves(tree: object) -> Iterator[int]:
             waiting += node.values()
 
 
-def _matches(path: str, pattern: str) -> bool:
+def matches(path: str, pattern: str) -> bool:
+    """Return whether a tensor's path, or its end behind a ``/``, matches a pattern as for file names."""
     if fnmatchcase(path, pattern):
         return True
     return any(fnmatchcase(path[place + 1 :], pattern) for place, sign in enumerate(path) if sign == "/")

@@ -21,6 +21,7 @@ from ckptlake.checkpoints.dtypes import BY_CODE, DType
 from ckptlake.errors import DamagedCheckpointError
 
 ALIGNMENT = 64
+_LONG_BYTES = 1 << 20
 _LENGTH = struct.Struct("<Q")
 _UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
 _METADATA = "__metadata__"
@@ -88,16 +89,14 @@ class RawPackWriter:
             raise
 
     def write(self, view: memoryview, offset: int) -> None:
-        """Write bytes at an offset of the data."""
-        place = self._header_bytes + offset
+        """Write bytes at an offset of the data; the system begins at once to bring long stretches to the disk."""
+        first = place = self._header_bytes + offset
         while view:
             written = os.pwrite(self._descriptor, view, place)
             view, place = view[written:], place + written
-
-    def start_writeback(self, offset: int, size: int) -> None:
-        """Ask the system to begin bringing a stretch of the data to the disk, without waiting for it."""
-        if hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(self._descriptor, self._header_bytes + offset, size, os.POSIX_FADV_DONTNEED)
+        if place - first >= _LONG_BYTES and hasattr(os, "posix_fadvise"):
+            # Of pages that are not on the disk yet this only starts the writing, which the sync then need not wait for.
+            os.posix_fadvise(self._descriptor, first, place - first, os.POSIX_FADV_DONTNEED)
 
     def publish(self, metadata: Mapping[str, str]) -> None:
         """Write the header, bring everything to the disk and give the file its name.

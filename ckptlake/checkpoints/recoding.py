@@ -124,7 +124,7 @@ class _Task:
 
     order: Order
     source: Path
-    identity: tuple[int, int]
+    identity: tuple[int, int, int]
     needs: Needs
     rows: tuple[Row, ...]
 
@@ -155,9 +155,9 @@ def is_settled(entries: Mapping[str, Entry], needs: Needs, recorded: Iterable[st
     return entries.keys() <= needs.digests and lasting.issuperset((*bases_in(entries), *recorded))
 
 
-def _identity(path: Path) -> tuple[int, int]:
+def _identity(path: Path) -> tuple[int, int, int]:
     facts = path.stat()
-    return facts.st_ino, facts.st_size
+    return facts.st_size, facts.st_ino, facts.st_mtime_ns
 
 
 def _encode(task: _Task, packs: Packs, partial: Path) -> Mapping[str, Entry]:
@@ -179,25 +179,28 @@ def _encode(task: _Task, packs: Packs, partial: Path) -> Mapping[str, Entry]:
                 str(content.digest), 0, content.nbytes, out, lambda b, i, j: packs.blob(b.pack, b.digest, i, j)
             )
             if hashlib.sha256(out).hexdigest() != content.digest:
-                raise DamagedCheckpointError(
-                    f"{content.name} of {task.pack} does not come back bit for bit from its compressed form; the pack "
-                    "stays as it is: please report this"
-                )
+                raise _not_restored(task, packs, content)
         return archive.entries
 
 
 def _read(task: _Task, packs: Packs, content: Content) -> memoryview:
-    """Return the bytes of a content, having compared them with its digest."""
+    """Return the bytes of a content as they are stored."""
     if content.tensors:
-        view = packs.view(content.tensors[0])
-    else:
-        view = packs.blob(task.pack, str(content.digest), 0, content.nbytes)
-    if hashlib.sha256(view).hexdigest() != content.digest:
-        raise DamagedCheckpointError(
+        return packs.view(content.tensors[0])
+    return packs.blob(task.pack, str(content.digest), 0, content.nbytes)
+
+
+def _not_restored(task: _Task, packs: Packs, content: Content) -> DamagedCheckpointError:
+    """Return the error to raise where what comes back is not what was saved, be it damage or a fault of the codec."""
+    if hashlib.sha256(_read(task, packs, content)).hexdigest() != content.digest:
+        return DamagedCheckpointError(
             f"{content.name} in {task.source} does not have the SHA-256 {content.digest} it was saved with, so the "
             "pack is not compressed: `ckptlake checkpoints repair` looks for another copy"
         )
-    return view
+    return DamagedCheckpointError(
+        f"{content.name} of {task.pack} does not come back bit for bit from its compressed form; the pack stays as it "
+        "is: please report this"
+    )
 
 
 def _add(writer: ArchiveWriter, content: Content, raw: memoryview, bases: Bases) -> None:
@@ -250,7 +253,7 @@ def _swap(
     sync_directory(target.parent)
     store.index.add(b for manifest in task.needs.manifests.values() for b in blobs_of(manifest) if b.pack == task.pack)
     num_deltas = sum(entry.codec == "delta" for entry in entries.values())
-    return Recoded(task.pack, task.identity[1], after_bytes, len(entries), num_deltas)
+    return Recoded(task.pack, task.identity[0], after_bytes, len(entries), num_deltas)
 
 
 def _still_stands(

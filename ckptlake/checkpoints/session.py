@@ -17,6 +17,7 @@ from ckptlake.checkpoints.ownership import Ownership, fence_at_step, version_of
 from ckptlake.checkpoints.packed import PackedSave, Written
 from ckptlake.checkpoints.plain import save_plain
 from ckptlake.checkpoints.previous import Before
+from ckptlake.checkpoints.retention import Policy
 from ckptlake.checkpoints.rows import Row, rows_of_save
 from ckptlake.checkpoints.sealing import seal
 from ckptlake.checkpoints.sources import Source
@@ -37,6 +38,16 @@ class Rows(Faults, Protocol):
     def add_rows(self, table: str, rows: Sequence[Row]) -> None: ...
 
     def flush(self) -> None: ...
+
+
+class Upkeep(Protocol):
+    """What is done after each save."""
+
+    def __call__(self) -> None: ...
+
+    def join(self) -> None: ...
+
+    def retain(self, policy: Policy | str | None, *, keep_optimizer: int | None, quota: str | int | None) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +113,7 @@ class CheckpointSession:
         rows: where rows go.
         find_newest: returns the id of the run's newest checkpoint from before, or None; asked once.
         max_staging_bytes: memory for copies of tensors that are saved in the background.
+        upkeep: what is done once a save is durable.
     """
 
     def __init__(
@@ -111,11 +123,13 @@ class CheckpointSession:
         rows: Rows,
         find_newest: Callable[[], str | None],
         max_staging_bytes: int,
+        upkeep: Upkeep,
     ) -> None:
         self._store = store
         self._run = run
         self._rows = rows
         self._find_newest = find_newest
+        self.upkeep = upkeep
         self._staging = Staging(max_staging_bytes)
         self._pending: Pending[SavedCheckpoint] | None = None
         self._sealing: Pending[None] | None = None
@@ -177,6 +191,7 @@ class CheckpointSession:
     def close(self) -> None:
         """Wait for what is being saved, then let go of the staging memory."""
         self.join()
+        self.upkeep.join()
         self._staging.release()
 
     def _flatten(self, request: SaveRequest) -> Flat:
@@ -218,6 +233,7 @@ class CheckpointSession:
         manifest = written.manifest
         if manifest.digest is None:
             self._seal_later(manifest, earlier)
+        self.upkeep()
         return SavedCheckpoint(
             manifest.checkpoint_id,
             manifest.run_id,

@@ -39,6 +39,7 @@ class StateFormat(Protocol):
         """Return the state; its tensors are in the order in which they were written.
 
         Raises:
+            FileNotFoundError: there is no such file.
             UnsafeFileError: the file would run code and `allow_unsafe` is false.
             DamagedCheckpointError: it cannot be read.
         """

@@ -26,7 +26,7 @@ class Usage:
         logical_bytes: bytes of all their tensors, as a loaded state has them.
         stored_bytes: bytes of the files that they wrote and that are needed, by whomever. A file counts once, for
             the checkpoint that wrote it.
-        shared_bytes: of those the bytes of packs that others of the same kind need too.
+        lent_bytes: of those the bytes of packs that others of the same kind need too.
         orphan_bytes: bytes of files that nothing needs; a sweep deletes them.
     """
 
@@ -34,7 +34,7 @@ class Usage:
     checkpoints: int
     logical_bytes: int
     stored_bytes: int
-    shared_bytes: int
+    lent_bytes: int
     orphan_bytes: int
 
 
@@ -67,13 +67,13 @@ def usage(store: CheckpointStore, ledger: Ledger, records: Iterable[CheckpointRe
         for pack in closed_over_bases(holding.packs or (), marks.bases_of):
             users.setdefault(owner_of(pack), set()).add(group(holding))
     stored: Counter[str | None] = Counter()
-    shared: Counter[str | None] = Counter()
+    lent: Counter[str | None] = Counter()
     lost: Counter[str | None] = Counter()
     for file in files:
         name = group_of(file)
         (lost if file.path in orphans else stored)[name] += file.size_bytes
         if file.kind in ("raw", "archive") and users.get(file.owner or "", set()) - {name}:
-            shared[name] += file.size_bytes
+            lent[name] += file.size_bytes
     counts: Counter[str | None] = Counter()
     logical: Counter[str | None] = Counter()
     for record in records:
@@ -81,7 +81,7 @@ def usage(store: CheckpointStore, ledger: Ledger, records: Iterable[CheckpointRe
         counts[name] += 1
         logical[name] += record.logical_bytes
     names = {*stored, *lost, *counts}
-    found = [Usage(name, counts[name], logical[name], stored[name], shared[name], lost[name]) for name in names]
+    found = [Usage(name, counts[name], logical[name], stored[name], lent[name], lost[name]) for name in names]
     return _largest_first(found)
 
 

@@ -194,3 +194,9 @@ def known_ids(ask: Ask) -> dict[str, bool]:
     """Return every checkpoint that a row tells of, and whether it was deleted."""
     query = "SELECT checkpoint_id, bool_or(event = 'deleted') FROM checkpoint_events GROUP BY checkpoint_id"
     return dict(ask(query).fetchall())
+
+
+def tensor_digests(ask: Ask, checkpoint_id: str) -> dict[str, str]:
+    """Return the digests of a checkpoint's tensors by path, as far as rows tell them."""
+    query = "SELECT path, digest FROM tensors WHERE checkpoint_id = $id AND digest IS NOT NULL ORDER BY path"
+    return dict(ask(query, id=checkpoint_id).fetchall())

@@ -21,8 +21,14 @@ _EVENTS = (
 """Every event; of those of one microsecond the later one in this list counts as later."""
 
 _PLACE = f"epoch_us(ts)::HUGEINT * 16 + list_position({list(_EVENTS)}, event)"
-_TOLD_LATER = ("digest", "logical_bytes", "stored_bytes", "num_tensors", "packs")
 _TELLING = ("sealed", "compacted", "trimmed")
+_TOLD_LATER = {
+    "digest": _TELLING,
+    "logical_bytes": _TELLING,
+    "stored_bytes": _TELLING,
+    "num_tensors": _TELLING,
+    "packs": ("sealed", "trimmed"),  # of a compaction they are those that the new pack is a difference to
+}
 
 
 def checkpoints(*, has_settled: bool) -> str:
@@ -36,13 +42,13 @@ def checkpoints(*, has_settled: bool) -> str:
 def fold(events: str, verifications: str) -> str:
     """Return a query for one row a checkpoint from the rows of `checkpoints` and `verifications`.
 
-    The newest row `saved` of a checkpoint counts, and it is gone if it has been deleted since. What later events
-    tell takes the place of what it says; an alias belongs to the checkpoint of its run that was given it last.
+    The newest row `saved` of a checkpoint counts, and a row `deleted` ends it for good. What later events tell
+    takes the place of what it says; an alias belongs to the checkpoint of its run that was given it last.
     """
     told = ", ".join(
-        f"arg_max({name}, place) FILTER (event IN {_TELLING}) AS {name}, "
-        f"max(place) FILTER (event IN {_TELLING} AND {name} IS NOT NULL) AS {name}_place"
-        for name in _TOLD_LATER
+        f"arg_max({name}, place) FILTER (event IN {telling}) AS {name}, "
+        f"max(place) FILTER (event IN {telling} AND {name} IS NOT NULL) AS {name}_place"
+        for name, telling in _TOLD_LATER.items()
     )
     columns = {
         name: f"CASE WHEN saved.{name} IS NULL OR {name}_place > saved.place "
@@ -61,7 +67,7 @@ def fold(events: str, verifications: str) -> str:
             SELECT run_id, checkpoint_id, {told},
                 arg_max(event, place) FILTER (event IN ('pinned', 'unpinned')) = 'pinned' AS pinned,
                 arg_max(event, place) FILTER (event IN ('quarantined', 'released')) = 'quarantined' AS quarantined,
-                max(place) FILTER (event = 'deleted') AS deleted_place
+                bool_or(event = 'deleted') AS deleted
             FROM events WHERE event <> 'saved' GROUP BY run_id, checkpoint_id
         ),
         given AS (
@@ -86,4 +92,4 @@ def fold(events: str, verifications: str) -> str:
             {columns["packs"]}, verified.ts AS verified_at, level AS verified_level, verdict
         FROM saved LEFT JOIN told USING (run_id, checkpoint_id) LEFT JOIN named USING (run_id, checkpoint_id)
             LEFT JOIN verified USING (run_id, checkpoint_id)
-        WHERE coalesce(deleted_place < saved.place, true)"""
+        WHERE NOT coalesce(deleted, false)"""

@@ -35,7 +35,7 @@ class Curves:
         """Return the files and live rows that hold the points wanted."""
         snapshot, summaries = moment.snapshots[METRICS.name], moment.snapshots.get(SUMMARIES.name)
         if summaries is not None:
-            experiments = self._experiments.of(summaries.version, self._merged.rows(summaries))
+            experiments = self._experiments.of(summaries.version, lambda: self._merged.rows(summaries))
             wanted = [with_experiment(predicates, experiments) for predicates in wanted]
         return Scan(snapshot.prune(wanted), snapshot.num_files, moment.fresh(METRICS.name), repeated)
 

@@ -41,6 +41,8 @@ _SIMPLE_VIEWS = {
     "experiments": views.experiments,
 }
 _RAW_VIEWS = {"checkpoint_events": "checkpoints", "verifications": "verifications"}
+_HELD_VIEWS = {**{name: name for name in (*_SIMPLE_VIEWS, "summaries")}, **_RAW_VIEWS}
+"""The table whose rows in memory a view names as `<table>_rows`."""
 
 
 class Engine:
@@ -168,8 +170,9 @@ class Desk:
     def lay(self, question: Question) -> None:
         """Put the rows and files of a question in the place of those before."""
         sources = question.sources
-        for name in views.tables_of(self._shape.views) & sources.rows.keys():
-            self.cursor.register(f"{name}_rows", sources.rows[name])
+        for view in self._shape.views & _HELD_VIEWS.keys():
+            table = _HELD_VIEWS[view]
+            self.cursor.register(f"{table}_rows", sources.rows[table])
         for name, shape in self._shape.scans:
             self._lay_scan(name, shape, sources.scans[name])
         if question.folds != self._folds:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -38,11 +38,11 @@ class RunExperiments:
     def __init__(self) -> None:
         self._known: tuple[Hashable, dict[str, str]] = (None, {})
 
-    def of(self, key: Hashable, rows: pa.Table) -> Mapping[str, str]:
-        """Return the experiment of each run in `rows`, which `key` tells from others; a run with several has none."""
+    def of(self, key: Hashable, read: Callable[[], pa.Table]) -> Mapping[str, str]:
+        """Return the experiment of each run in the rows that `key` stands for; a run with several has none."""
         known_key, known = self._known
         if known_key != key:
-            pairs = rows.group_by(["run_id", "experiment"]).aggregate([]).drop_null()
+            pairs = read().group_by(["run_id", "experiment"]).aggregate([]).drop_null()
             runs, experiments = (pairs.column(name).to_pylist() for name in ("run_id", "experiment"))
             times = Counter(runs)
             known = {run: name for run, name in zip(runs, experiments, strict=True) if times[run] == 1}

@@ -34,7 +34,7 @@ class Tensors:
             wanted: conditions of which each row fulfils one.
         """
         snapshot = moment.snapshots[TENSORS.name]
-        experiments = self._experiments.of(moment.position(CHECKPOINTS.name), events)
+        experiments = self._experiments.of(moment.position(CHECKPOINTS.name), lambda: events)
         wanted = [with_experiment(_with_run(predicates, events), experiments) for predicates in wanted]
         repeated = self._find_repeated(moment, events)
         return Scan(snapshot.prune(wanted), snapshot.num_files, moment.fresh(TENSORS.name), repeated)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ckptlake.checkpoints.background import Pending
     from ckptlake.checkpoints.loading import LoadedCheckpoint
     from ckptlake.checkpoints.opened import VerifyLevel
+    from ckptlake.checkpoints.retention import Policy
     from ckptlake.checkpoints.session import CheckpointSession, DigestMode, SavedCheckpoint
 
 RECENT_CALLS = 64
@@ -141,6 +142,29 @@ class Checkpointing:
         session = self._get_session()
         with self._session_lock:
             return session.save_async(request) if async_ else session.save(request)
+
+    def retain_checkpoints(
+        self,
+        policy: Policy | str | None,
+        *,
+        keep_optimizer: int | None = None,
+        quota: str | int | None = None,
+    ) -> None:
+        """Keep, after each further save of this run, only the checkpoints that a policy says.
+
+        They are deleted once the new one is durable. Pinned and named ones, the best by every metric with a declared
+        direction and the newest good one always stay; `lake.checkpoints.plan_retention` shows what would go.
+
+        Args:
+            policy: a policy, or text such as ``latest(3)+best(val/loss,2)``; None keeps all.
+            keep_optimizer: how many keep their optimizer state; older ones keep the model alone.
+            quota: the most bytes for the run's checkpoints, as a number or as text such as ``10GB``.
+
+        Raises:
+            InvalidInputError: a text cannot be read.
+        """
+        self._check_open()
+        self._get_session().upkeep.retain(policy, keep_optimizer=keep_optimizer, quota=quota)
 
     def load_checkpoint(
         self,

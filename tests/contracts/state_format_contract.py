@@ -55,7 +55,8 @@ def _bits(tensor: torch.Tensor) -> list[int]:
 plain = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), st.binary(max_size=5),
     st.decimals(allow_nan=False), st.dates(), st.datetimes(), st.timedeltas(), st.complex_numbers(allow_nan=False),
-    st.just(PurePosixPath("a/b")), st.frozensets(st.integers(-9, 9), max_size=3), st.sets(st.text(max_size=3), max_size=3),
+    st.just(PurePosixPath("a/b")), st.frozensets(st.integers(-9, 9), max_size=3),
+    st.sets(st.text(max_size=3), max_size=3),
     st.floats(width=32).map(np.float32), st.integers(0, 255).map(np.uint8),
 )  # fmt: skip
 leaves = st.one_of(
@@ -76,6 +77,9 @@ states = st.recursive(
     ),
     max_leaves=6,
 )
+
+
+RELAXED = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.differing_executors]
 
 
 class StateFormatContract:
@@ -115,7 +119,7 @@ class StateFormatContract:
         }  # fmt: skip
         assert same(self.there_and_back(run, state), state)
 
-    @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+    @settings(max_examples=15, suppress_health_check=RELAXED)
     @given(state=states.map(lambda value: {"state": value}))
     def test_any_state(self, run: Run, state: Any) -> None:
         assert same(self.there_and_back(run, state), state)

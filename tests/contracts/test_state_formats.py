@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import torch
-from hypothesis import HealthCheck, given, settings
-from state_format_contract import StateFormatContract, filled, same, states
+from hypothesis import given, settings
+from state_format_contract import RELAXED, StateFormatContract, filled, same, states
 
 from ckptlake import Lake, Run
 from ckptlake.checkpoints import state_format
@@ -43,7 +43,7 @@ class TestTorch(StateFormatContract):
     def opened(self, lake: Lake, checkpoint_id: str) -> Any:
         return torch.load(lake.path / "checkpoints" / f"{checkpoint_id}.pt", weights_only=True)
 
-    @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+    @settings(max_examples=25, suppress_health_check=RELAXED)
     @given(state=states.map(lambda value: {"state": value}))
     def test_any_state_opens_with_weights_only(self, lake: Lake, run: Run, state: Any) -> None:
         saved = run.save_checkpoint(state, format="torch")
@@ -60,6 +60,27 @@ class TestTorch(StateFormatContract):
         state = {np.int64(1): torch.ones(1), (Path("a"),): torch.zeros(2), ("a",): torch.ones(3), Path("b"): 1, "b": 2}
         assert len(sanitised(state)) == len(state)
 
+    def test_arrays_that_look_at_one_memory(self, run: Run) -> None:
+        whole = np.arange(6.0).reshape(2, 3)
+        state = {
+            "whole": whole,
+            "column": whole[:, 1],
+            "back": whole[::-1],
+            "text": np.array(["a"], np.dtypes.StringDType()),
+        }
+        loaded = self.there_and_back(run, state)
+        assert same(loaded, state)
+        loaded["whole"][:] = 7
+        assert loaded["column"].tolist() == [7, 7]
+        assert loaded["back"].tolist() == [[7] * 3] * 2
+
+    def test_keys_of_any_kind(self, lake: Lake, run: Run) -> None:
+        state = {frozenset({1}): torch.ones(1), (frozenset({2}), "a"): torch.ones(2), np.float32(1.5): torch.ones(3)}
+        saved = run.save_checkpoint(state, format="torch")
+        assert [len(value) for value in self.opened(lake, saved.id).values()] == [1, 2, 3]
+        assert same(run.load_checkpoint(saved.id).state, state)
+
+    @pytest.mark.filterwarnings("ignore:torch.quantize_per:UserWarning")
     def test_sparse_and_quantized_tensors(self, run: Run) -> None:
         state = {"s": torch.eye(3).to_sparse(), "q": torch.quantize_per_tensor(torch.ones(3), 0.5, 1, torch.qint8)}
         loaded = self.there_and_back(run, state)
@@ -126,7 +147,7 @@ class Toy:
 
     def read(self, path: Path, *, allow_unsafe: bool) -> object:
         try:
-            with np.load(path) as archive:
+            with path.open("rb") as file, np.load(file) as archive:
                 return [self._tensor(archive, number) for number in range(len(archive["kinds"]))]
         except (ValueError, EOFError, OSError) as error:
             if isinstance(error, FileNotFoundError):

@@ -26,6 +26,9 @@ _DELTA_TYPES = {
     "double": "double",
     "bool": "boolean",
     "timestamp[us, tz=UTC]": "timestamp",
+    "map<string, double>": "map<string, double>",
+    "list<item: int64>": "array<long>",
+    "list<item: string>": "array<string>",
 }
 
 

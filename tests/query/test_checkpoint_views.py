@@ -47,7 +47,8 @@ def saved(ts: int = 0, checkpoint_id: str = "c", run_id: str = "r", **more: Any)
 
 
 def rows_of(lake: Lake, query: str = "FROM checkpoints ORDER BY checkpoint_id", **values: Any) -> list[Row]:
-    return lake.sql(query, **values).to_arrow_table().to_pylist()
+    rows = lake.sql(query, **values).to_arrow_table().to_pylist()
+    return [{n: v.astimezone(UTC) if isinstance(v, datetime) else v for n, v in row.items()} for row in rows]
 
 
 def the_row(lake: Lake) -> Row:
@@ -68,13 +69,13 @@ def model(events: Sequence[Row], verifications: Sequence[Row] = ()) -> list[Row]
     for checkpoint_id in sorted({row["checkpoint_id"] for row in events}):
         own = [row for row in events if row["checkpoint_id"] == checkpoint_id]
         kept = newest([row for row in own if row["event"] == "saved"])
-        if kept is None or any(row["event"] == "deleted" and place(row) > place(kept) for row in own):
+        if kept is None or any(row["event"] == "deleted" for row in own):
             continue
         row = {name: kept.get(name) for name in CHECKPOINTS.schema.names if name not in ("ts", "event", "alias")}
         row["saved_at"] = kept["ts"]
         for name in TOLD_LATER:
-            telling = [r for r in own if r["event"] in ("sealed", "compacted", "trimmed") and r.get(name) is not None]
-            last = newest(telling)
+            kinds = ("sealed", "trimmed") if name == "packs" else ("sealed", "compacted", "trimmed")
+            last = newest([r for r in own if r["event"] in kinds and r.get(name) is not None])
             if last is not None and (row[name] is None or place(last) > place(kept)):
                 row[name] = last[name]
         health = newest([r for r in own if r["event"] in ("quarantined", "released")])
@@ -103,9 +104,9 @@ def holders(events: Sequence[Row], run_id: str) -> dict[str, str]:
             given_at[row["alias"]] = key
             found[row["alias"]] = row["checkpoint_id"]
     for row in own:
-        if row["event"] == "unaliased" and found.get(row["alias"]) == row["checkpoint_id"]:
-            if row["ts"] > given_at[row["alias"]][0]:
-                del found[row["alias"]]
+        is_taken = row["event"] == "unaliased" and found.get(row["alias"]) == row["checkpoint_id"]
+        if is_taken and row["ts"] > given_at[row["alias"]][0]:
+            del found[row["alias"]]
     return found
 
 
@@ -141,12 +142,13 @@ class TestMeaning:
 
     def test_compaction_and_trimming_tell_new_sizes(self, lake: Lake, put: Put) -> None:
         put(lake, "checkpoints", saved(1, digest="d", logical_bytes=30, stored_bytes=30, num_tensors=3, packs=["a"]))
-        put(lake, "checkpoints", event("compacted", 2, stored_bytes=20, packs=["b"]))
+        put(lake, "checkpoints", event("compacted", 2, stored_bytes=20, location="a", packs=["the base of a"]))
         row = the_row(lake)
-        assert [row[name] for name in TOLD_LATER] == ["d", 30, 20, 3, ["b"]]
-        put(lake, "checkpoints", event("trimmed", 3, digest="e", logical_bytes=10, num_tensors=1))
+        assert [row[name] for name in TOLD_LATER] == ["d", 30, 20, 3, ["a"]]
+        assert row["location"] == "checkpoints/c.json"
+        put(lake, "checkpoints", event("trimmed", 3, digest="e", logical_bytes=10, num_tensors=1, packs=[]))
         row = the_row(lake)
-        assert [row[name] for name in TOLD_LATER] == ["e", 10, 20, 1, ["b"]]
+        assert [row[name] for name in TOLD_LATER] == ["e", 10, 20, 1, []]
 
     def test_of_two_saves_of_one_id_the_newest_counts(self, lake: Lake, put: Put) -> None:
         put(lake, "checkpoints", saved(5, stored_bytes=5, note="adopted", digest="d"), event("pinned", 2))
@@ -157,11 +159,11 @@ class TestMeaning:
         put(lake, "checkpoints", event("compacted", 9, stored_bytes=9))
         assert the_row(lake)["stored_bytes"] == 9
 
-    def test_what_is_deleted_is_gone_until_it_is_adopted_again(self, lake: Lake, put: Put) -> None:
+    def test_what_is_deleted_is_gone_for_good(self, lake: Lake, put: Put) -> None:
         put(lake, "checkpoints", saved(1), saved(1, "other"), event("deleted", 5), event("pinned", 6))
         assert [row["checkpoint_id"] for row in rows_of(lake)] == ["other"]
-        put(lake, "checkpoints", saved(9, note="again"))
-        assert [row["note"] for row in rows_of(lake)] == ["again", None]
+        put(lake, "checkpoints", saved(9, note="a segment found late"))
+        assert [row["checkpoint_id"] for row in rows_of(lake)] == ["other"]
 
     def test_a_quarantine_is_lifted_by_a_release(self, lake: Lake, put: Put) -> None:
         put(lake, "checkpoints", saved(1, note="own"), event("quarantined", 2, note="a tensor is lost"))
@@ -281,7 +283,7 @@ def agree(lake: Lake, events: Sequence[Row], verifications: Sequence[Row]) -> No
         assert repr([row["step"] for row in own]) == repr([r["step"] for r in expected if r["run_id"] == run_id])
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     events=histories(), checks=CHECKS, cuts=st.tuples(st.integers(0, 24), st.integers(0, 24)), fewest=st.integers(0, 12)
 )
@@ -467,7 +469,7 @@ def test_deleting_runs_takes_what_is_known_of_their_checkpoints(lake: Lake) -> N
             writer.add_rows("checkpoints", [saved(1, f"of {run_id}", run_id)])
             writer.add_rows("tensors", [{**ident, "path": f"p{i}", "ts": at(1)} for i in range(3)])
             writer.add_rows("verifications", [{**ident, "verdict": "good", "ts": at(1)}])
-    assert lake.delete_runs("gone") == 1 + 5
+    assert lake.delete_runs("gone") == len(("created", "finished")) + 5
     for view, count in (("checkpoints", 1), ("checkpoint_events", 1), ("tensors", 3), ("verifications", 1)):
         assert lake.sql(f"SELECT run_id, count(*) FROM {view} GROUP BY ALL").fetchall() == [("kept", count)], view
 

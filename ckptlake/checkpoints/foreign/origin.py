@@ -110,6 +110,8 @@ def member(folder: Path, name: object) -> Path:
     is_cache = home.parent.name == "snapshots" and real.parent == home.parent.parent / "blobs"
     if real.parent != home and not is_cache:
         raise UnsafeFileError(f"{str(path)!r} is a link that leads out of its folder; copy the file there")
+    if not real.is_file():
+        raise UnsafeFileError(f"{str(path)!r} is no ordinary file; opening it could wait for ever")
     return path
 
 
