@@ -20,8 +20,8 @@ from ckptlake.config import Capture
 
 def run(context: Context) -> list[Row]:
     """Return the rows of this part."""
-    width, depth = context.scaled(256, 32), context.scaled(6, 1)
-    apart, warm = context.scaled(40, 2), context.scaled(40, 2)
+    width, depth = context.scaled(192, 32), context.scaled(6, 1)
+    apart, warm = context.scaled(20, 2), context.scaled(40, 2)
     torch.manual_seed(0)
     trainer = Trainer(Language(width, depth), lr=3e-4)
     trainer.steps(warm)

@@ -64,7 +64,7 @@ class Trainer:
     def steps(self, count: int) -> None:
         """Train on, `count` batches."""
         for _ in range(count):
-            starts = torch.randint(len(self._text) - _CONTEXT - 1, (16,), generator=self._chance)
+            starts = torch.randint(len(self._text) - _CONTEXT - 1, (8,), generator=self._chance)
             batch = torch.stack([self._text[start : start + _CONTEXT + 1] for start in starts])
             loss = functional.cross_entropy(self.model(batch[:, :-1]).float().flatten(0, 1), batch[:, 1:].flatten())
             self.optimizer.zero_grad()

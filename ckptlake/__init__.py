@@ -37,7 +37,17 @@ from ckptlake.errors import (
 
 if TYPE_CHECKING:
     from ckptlake.active import active_run, finish, init, log
-    from ckptlake.checkpoints.retention import AnyOf, Best, EveryNSteps, Ladder, Latest, Pinned
+    from ckptlake.checkpoints.retention import (
+        Aliased,
+        AnyOf,
+        Best,
+        EveryHours,
+        EveryNSteps,
+        Ladder,
+        Latest,
+        Pinned,
+        YoungerThan,
+    )
     from ckptlake.config import Capture, Settings
     from ckptlake.lake import Lake, open
     from ckptlake.runs.run import Run
@@ -46,9 +56,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _WHERE = {
+    "Aliased": "ckptlake.checkpoints.retention",
     "AnyOf": "ckptlake.checkpoints.retention",
     "Best": "ckptlake.checkpoints.retention",
     "Capture": "ckptlake.config",
+    "EveryHours": "ckptlake.checkpoints.retention",
     "EveryNSteps": "ckptlake.checkpoints.retention",
     "Ladder": "ckptlake.checkpoints.retention",
     "Lake": "ckptlake.lake",
@@ -57,6 +69,7 @@ _WHERE = {
     "Run": "ckptlake.runs.run",
     "RunStatus": "ckptlake.types",
     "Settings": "ckptlake.config",
+    "YoungerThan": "ckptlake.checkpoints.retention",
     "active_run": "ckptlake.active",
     "finish": "ckptlake.active",
     "init": "ckptlake.active",
@@ -65,6 +78,7 @@ _WHERE = {
 }
 
 __all__ = [
+    "Aliased",
     "AnyOf",
     "Best",
     "Capture",
@@ -74,6 +88,7 @@ __all__ = [
     "DamagedCheckpointError",
     "DamagedSegmentError",
     "DamagedTableError",
+    "EveryHours",
     "EveryNSteps",
     "InvalidInputError",
     "Ladder",
@@ -99,6 +114,7 @@ __all__ = [
     "UnreadableTensorError",
     "UnsafeFileError",
     "VersionNotFoundError",
+    "YoungerThan",
     "__version__",
     "active_run",
     "finish",

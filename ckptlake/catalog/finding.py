@@ -15,7 +15,7 @@ from ckptlake.checkpoints.opened import OpenedCheckpoint
 from ckptlake.checkpoints.records import RESERVED, CheckpointRecord, check_alias
 from ckptlake.checkpoints.session import Rows
 from ckptlake.checkpoints.store import CheckpointStore
-from ckptlake.errors import CheckpointNotFoundError, DamagedCheckpointError, InvalidInputError
+from ckptlake.errors import CheckpointNotFoundError, DamagedCheckpointError, InvalidInputError, ReadOnlyLakeError
 from ckptlake.integrity.verification import Level, Verification, row_of, verify
 from ckptlake.query import checkpoint_facts as facts
 from ckptlake.types import Direction
@@ -53,7 +53,7 @@ class Finding:
         """Return one checkpoint.
 
         Args:
-            which: its id, a step, an alias, ``latest``, ``best`` or ``best:val/loss``.
+            which: its id, a step, an alias, ``latest``, ``latest_good``, ``best`` or ``best:val/loss``.
             run: whose; without it, of all runs of the lake.
 
         Raises:
@@ -67,6 +67,8 @@ class Finding:
             rows = facts.at_step(self._ask, which, run_id=run_id)
         elif which == "best" or which.startswith("best:"):
             return self.best(which.partition(":")[2] or self._only_directed(run_id), run=run)
+        elif which == "latest_good":
+            return self._latest_good(run)[0]
         elif which == "latest":
             rows = facts.newest(self._ask, run_id=run_id, status="good")[:1]
         else:
@@ -202,9 +204,9 @@ class Finding:
         options = options or LoadOptions()
         skipped: Sequence[Skipped] = ()
         if which == "latest_good":
-            opened, skipped = self._latest_good(run, allow_unsafe)
-        else:
-            opened = self.open(which, run, allow_unsafe=allow_unsafe)
+            record, skipped = self._latest_good(run)
+            which = record.id
+        opened = self.open(which, run, allow_unsafe=allow_unsafe)
         loaded = LoadedCheckpoint(opened, options, skipped)
         if into is not None:
             loaded.load_into(into)
@@ -212,16 +214,18 @@ class Finding:
             loaded.restore_rng()
         return loaded
 
-    def _latest_good(self, run: str | Run | None, allow_unsafe: bool) -> tuple[OpenedCheckpoint, Sequence[Skipped]]:
+    def _latest_good(self, run: str | Run | None) -> tuple[CheckpointRecord, Sequence[Skipped]]:
         """Return the newest checkpoint whose every tensor matches its digest; quarantine those that do not."""
         skipped: tuple[Skipped, ...] = ()
         for row in facts.newest(self._ask, run_id=_run_id(run), status="good"):
             record = CheckpointRecord.of(row)
             found = verify(self._store, record.id, "digest")
-            self.record_verification(found, record)
+            try:
+                self.record_verification(found, record)
+            except ReadOnlyLakeError as error:
+                logger.warning("that checkpoint %s is %s is not recorded: %s", record.id, found.verdict, error)
             if found.is_good:
-                manifest = self._store.read_manifest(record.id)
-                return OpenedCheckpoint(self._store, manifest, allow_unsafe=allow_unsafe), skipped
+                return record, skipped
             logger.warning("checkpoint %s of step %s is passed over: %s", record.id, record.step, found.finding)
             skipped = (*skipped, Skipped(record.id, record.step, str(found.finding)))
         if not skipped:

@@ -17,6 +17,7 @@ from ckptlake.checkpoints.statistics import TensorStatistics
 from ckptlake.checkpoints.store import RAW_SUFFIX, CheckpointStore
 from ckptlake.checkpoints.tensor_pass import Measured, ReadPrevious, Work, Write, check_all, copy_all, measure_all
 
+_SMALL_BYTES = 16 << 10
 Previous = Callable[[Source], ReadPrevious | None]
 """Returns how to read the same tensor of the checkpoint before, where there is one."""
 
@@ -129,11 +130,26 @@ class PackedSave:
                     if blob.pack not in present:
                         present[blob.pack] = self._store.find_pack(blob.pack) is not None
                     item.blob = blob if present[blob.pack] else None
+        self._keep_apart()
+        for item in suspects:
             twin = first[item.quick]
-            if item.blob is None and twin is not item and twin.measured is not None:
+            if item.blob is None and twin is not item and twin.measured is not None and item.measured is not None:
                 item.twin = twin if twin.measured.digest == item.measured.digest else None
             if item.blob is not None or item.twin is not None:
                 item.source.finish()
+
+    def _keep_apart(self) -> None:
+        """Store small tensors again rather than depend on a whole pack for their sake alone.
+
+        An optimizer's step counts are equal in many checkpoints; shared, they would keep every one of their packs.
+        """
+        if all(item.blob is not None for item in self._items if item.source.leaf.nbytes):
+            return
+        big = [item for item in self._items if item.source.leaf.nbytes >= _SMALL_BYTES]
+        packs = {item.blob.pack for item in big if item.blob is not None}
+        for item in self._items:
+            if item.blob is not None and item.blob.pack not in packs:
+                item.blob = None
 
     def _write(self, fill: Callable[[Sequence[_Item], RawPackWriter | None], None]) -> Written:
         fresh = [item for item in self._items if item.blob is None and item.twin is None]

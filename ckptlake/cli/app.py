@@ -8,11 +8,11 @@ from typing import Annotated, Any
 import typer
 
 import ckptlake
-from ckptlake.cli import compaction, creation, disk, recovery, runs, sql, tail, vacuum, version
+from ckptlake.cli import checkpoints, compaction, creation, disk, integrity, recovery, runs, sql, tail, vacuum, version
 from ckptlake.cli.console import console
 from ckptlake.cli.failures import Commands
 
-_ORDER = ("init", "runs", "sql", "tail", "recover", "compact", "vacuum", "du", "version")
+_ORDER = ("init", "runs", "checkpoints", "integrity", "sql", "tail", "recover", "compact", "vacuum", "du", "version")
 
 
 class _Root(Commands):
@@ -51,6 +51,8 @@ def _root(
 
 app.command("init")(creation.init)
 app.add_typer(runs.app, name="runs")
+app.add_typer(checkpoints.app, name="checkpoints")
+app.add_typer(integrity.app, name="integrity")
 app.command("sql")(sql.sql)
 app.command("tail")(tail.tail)
 app.command("recover")(recovery.recover)

@@ -13,6 +13,7 @@ from ckptlake.checkpoints.codec.footer import Base
 from ckptlake.checkpoints.contents import open_contents
 from ckptlake.checkpoints.formats.optional_torch import needing_torch
 from ckptlake.checkpoints.leaves import Leaf
+from ckptlake.checkpoints.packs import Packs
 from ckptlake.checkpoints.rawpack import RawPack
 from ckptlake.checkpoints.state_format import get_format
 from ckptlake.checkpoints.store import CheckpointStore
@@ -164,3 +165,23 @@ def entry_of(path: Path, digest: str) -> tuple[int, Base | None] | None:
     with Archive(path) as archive:
         entry = archive.entries.get(digest)
         return None if entry is None else (entry.nbytes, entry.base)
+
+
+@dataclass(frozen=True, slots=True)
+class ByDigest:
+    """Bytes in a pack of a lake that are known by their digest alone."""
+
+    root: Path
+    pack: str
+    digest: str
+    nbytes: int
+
+    def read(self) -> memoryview:
+        packs = Packs(CheckpointStore(Layout(self.root), ""))
+        try:
+            return packs.blob(self.pack, self.digest, 0, self.nbytes)
+        finally:
+            packs.close()
+
+    def __str__(self) -> str:
+        return f"{self.root / self.pack}"

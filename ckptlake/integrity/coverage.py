@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -85,6 +85,10 @@ class Coverage:
         """Return the pieces of a checkpoint; none where its manifest cannot be read."""
         return [stored.piece for stored in self._holds[checkpoint_id]]
 
+    def pieces_in(self, files: Collection[str]) -> list[Piece]:
+        """Return all pieces in some files."""
+        return [piece for piece in self._stored if piece.file in files]
+
     def read_at(self, piece: Piece) -> datetime | None:
         """Return when a piece was last read, or None."""
         return self._stored[piece].read_at
@@ -103,12 +107,12 @@ class Coverage:
         return [name for name, known in self._holds.items() if any(stored.piece in wanted for stored in known)]
 
     def is_due(self, checkpoint_id: str, horizon: datetime) -> bool:
-        """Tell whether something of a checkpoint was last looked at before a moment."""
+        """Tell whether something of a checkpoint was not looked at since a moment."""
         since = self._targets[checkpoint_id].verified_from
         if since is None:
             return True
         known = self._holds[checkpoint_id]
-        return any(_is_before(stored.read_at, horizon) for stored in known) if known else since < horizon
+        return any(_is_before(stored.read_at, horizon) for stored in known) if known else since <= horizon
 
     def due(self, horizon: datetime) -> list[str]:
         """Return the checkpoints that are due: never verified, the newest first, then the longest ago."""
@@ -128,7 +132,7 @@ class Coverage:
         return sum(piece.nbytes for piece in self._stored)
 
     def read_bytes(self, horizon: datetime) -> int:
-        """Return the bytes of those pieces that were read since a moment."""
+        """Return the bytes of those pieces that were read after a moment."""
         return sum(s.piece.nbytes for s in self._stored.values() if not _is_before(s.read_at, horizon))
 
 
@@ -137,4 +141,4 @@ def _later(one: datetime | None, other: datetime | None) -> datetime | None:
 
 
 def _is_before(moment: datetime | None, horizon: datetime) -> bool:
-    return moment is None or moment < horizon
+    return moment is None or moment <= horizon

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ckptlake.checkpoints.codec.archive import Archive
 from ckptlake.checkpoints.dtypes import get_dtype
@@ -16,6 +18,7 @@ from ckptlake.checkpoints.store import ARCHIVE_SUFFIX
 from ckptlake.errors import DamagedCheckpointError
 
 logger = logging.getLogger(__name__)
+_METADATA = "__metadata__"
 _LENGTH = struct.Struct("<Q")
 _MOST_HEADER_BYTES = 1 << 30
 _UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
@@ -27,11 +30,13 @@ class RawHeader:
 
     Attributes:
         payload: its bytes, the length in front of it included; the data begin where it ends.
+        slots: its entry of each tensor by name.
         data_bytes: how many bytes of data it tells of.
         manifest: the copy of the manifest of the checkpoint that wrote the pack, or None where it has none.
     """
 
     payload: bytes
+    slots: Mapping[str, Any]
     data_bytes: int
     manifest: Manifest | None
 
@@ -51,7 +56,7 @@ def read_header(path: Path) -> RawHeader | None:
         text = file.read(length)
     try:
         fields = json.loads(text)
-        metadata = fields.pop("__metadata__", {})
+        metadata = fields.pop(_METADATA, {})
         spans = sorted((entry["data_offsets"][0], entry["data_offsets"][1]) for entry in fields.values())
         if len(text) != length or not _follow_each_other(spans):
             return None
@@ -59,7 +64,18 @@ def read_header(path: Path) -> RawHeader | None:
     except (*_UNREADABLE, DamagedCheckpointError) as error:
         logger.debug("the header of %s is damaged: %s", path, error)
         return None
-    return RawHeader(head + text, spans[-1][1] if spans else 0, manifest)
+    return RawHeader(head + text, fields, spans[-1][1] if spans else 0, manifest)
+
+
+def told_start(path: Path) -> int | None:
+    """Return where the data of an uncompressed pack begin as its first bytes tell, be that right or not.
+
+    Raises:
+        OSError: the system will not read the file.
+    """
+    with path.open("rb") as file:
+        head = file.read(_LENGTH.size)
+    return _LENGTH.size + int(_LENGTH.unpack(head)[0]) if len(head) == _LENGTH.size else None
 
 
 def make_header(manifest: Manifest, pack: str) -> RawHeader | None:
@@ -74,7 +90,10 @@ def make_header(manifest: Manifest, pack: str) -> RawHeader | None:
     if not own or not _follow_each_other(spans):
         return None
     text = manifest.encode().decode().rstrip("\n")
-    return RawHeader(header(slots, {MANIFEST_KEY: text}), spans[-1][1], manifest)
+    payload = header(slots, {MANIFEST_KEY: text})
+    fields = json.loads(payload[_LENGTH.size :])
+    del fields[_METADATA]
+    return RawHeader(payload, fields, spans[-1][1], manifest)
 
 
 def _follow_each_other(spans: list[tuple[int, int]]) -> bool:

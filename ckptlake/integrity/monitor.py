@@ -265,7 +265,7 @@ class Monitor:
         due = [
             piece
             for piece in pieces
-            if piece not in self._faulty and ((at := self._coverage.read_at(piece)) is None or at < horizon)
+            if piece not in self._faulty and ((at := self._coverage.read_at(piece)) is None or at <= horizon)
         ]
         turn = Turn(self._store, checkpoint_id, pieces, due, self.scrub.level)
         self._cursor.resume(turn)
@@ -277,7 +277,7 @@ class Monitor:
         self._turn = None
         self._cursor.clear()
         coverage, verifier = self._coverage, Verifier(self._store, self.scrub.level, self._now)
-        self._faulty.update(turn.faulty)
+        self._faulty.update(turn.faulty, coverage.pieces_in(turn.faulty_files))
         pieces = coverage.pieces(turn.checkpoint_id) if turn.checkpoint_id in coverage else []
         for piece in pieces:
             if piece in turn.good:

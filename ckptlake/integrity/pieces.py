@@ -10,7 +10,7 @@ import hashlib
 import os
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from ckptlake.checkpoints.checksums import CHECKED_BYTES
 from ckptlake.checkpoints.codec.archive import Archive
 from ckptlake.checkpoints.manifest import Manifest, StoredTensor
 from ckptlake.checkpoints.packs import Packs
+from ckptlake.checkpoints.parallel import in_parallel
 from ckptlake.checkpoints.rawpack import RawPack
 from ckptlake.checkpoints.store import ARCHIVE_SUFFIX, RAW_SUFFIX, CheckpointStore
 from ckptlake.errors import CheckpointNotFoundError, DamagedCheckpointError, InvalidInputError
@@ -105,7 +106,7 @@ def read_whole_manifest(store: CheckpointStore, checkpoint_id: str) -> Manifest:
     """
     path = store.manifest_path(checkpoint_id)
     try:
-        _check_kind(store, path)
+        check_kind(store, path)
         manifest = store.read_manifest(checkpoint_id)
     except (FileNotFoundError, CheckpointNotFoundError):
         raise FileFaultError(f"the manifest {path} is missing", is_missing=True) from None
@@ -126,7 +127,7 @@ def unreadable(path: Path, error: OSError) -> FileFaultError:
     return FileFaultError(f"{path} cannot be read: {error.strerror or error}")
 
 
-def _check_kind(store: CheckpointStore, path: Path) -> None:
+def check_kind(store: CheckpointStore, path: Path) -> None:
     """Refuse what is no file, or lies elsewhere; raises FileNotFoundError where nothing is."""
     mode = path.stat().st_mode
     if path.is_symlink() and not path.resolve().is_relative_to(store.layout.root.resolve()):
@@ -147,12 +148,24 @@ class _File:
     archive: Archive | None = None
 
 
+def is_readable(store: CheckpointStore, path: Path) -> bool:
+    """Tell whether a path is that of a file which may be read as one of the lake's."""
+    try:
+        check_kind(store, path)
+        with path.open("rb") as file:
+            file.read(1)
+    except (FileFaultError, OSError):
+        return False
+    return True
+
+
 class PieceReader:
     """Reads pieces of one lake as its files were when each was first met; threads may share it."""
 
     def __init__(self, store: CheckpointStore) -> None:
         self._store = store
         self._packs = Packs(store)
+        self._paths: dict[str, Path] = {}
         self._files: dict[str, _File] = {}
         self._local = threading.local()
 
@@ -172,15 +185,18 @@ class PieceReader:
         Raises:
             FileFaultError: there is none, or none that may be read.
         """
+        if piece.file in self._paths:
+            return self._paths[piece.file]
         store = self._store
         paths = [store.pack_path(piece.file, suffix) for suffix in (RAW_SUFFIX, ARCHIVE_SUFFIX)]
         for path in paths if piece.is_pack else [store.plain_path(piece.file)]:
             try:
-                _check_kind(store, path)
+                check_kind(store, path)
             except FileNotFoundError:
                 continue
             except OSError as error:
                 raise unreadable(path, error) from error
+            self._paths[piece.file] = path
             return path
         shown = f"the pack {store.pack_path(piece.file, '.*')}" if piece.is_pack else store.plain_path(piece.file)
         raise FileFaultError(f"{shown} is missing", is_missing=True)
@@ -352,3 +368,13 @@ def examine(reader: PieceReader, piece: Piece, level: Level) -> Fault | None:
     except DamagedCheckpointError as error:
         return Fault(str(error))
     return None
+
+
+def examine_all(store: CheckpointStore, pieces: Sequence[Piece], level: Level) -> list[Fault | None]:
+    """Return what is wrong with each of some pieces, read by two threads.
+
+    Raises:
+        LakeFormatError: a newer ckptlake wrote a pack.
+    """
+    with PieceReader(store) as reader:
+        return in_parallel(lambda piece: examine(reader, piece, level), pieces, lambda piece: piece.nbytes)

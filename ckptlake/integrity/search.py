@@ -9,9 +9,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
+from ckptlake.checkpoints.checksums import check, spans
 from ckptlake.checkpoints.manifest import Manifest, PlainFile, StoredTensor
 from ckptlake.checkpoints.store import ARCHIVE_SUFFIX, MANIFEST_SUFFIX, RAW_SUFFIX, CheckpointStore
-from ckptlake.errors import CkptlakeError, InvalidInputError
+from ckptlake.errors import CkptlakeError, InvalidInputError, StorageError
 from ckptlake.integrity.copies import (
     Copy,
     InArchive,
@@ -67,8 +68,11 @@ class Search:
         """Return a place where the bytes of a damaged piece are, or None; `own` are looked at first."""
         if piece.digest is None:
             return None
-        first = next((copy for copy in own if is_good(copy, piece.digest)), None)
-        return first or self.find(piece.digest, piece.nbytes)
+        for copy in own:
+            if is_good(copy, piece.digest):
+                self._found[piece.digest] = copy
+                return copy
+        return self.find(piece.digest, piece.nbytes)
 
     def _candidates(self, digest: str, nbytes: int) -> Iterator[Copy]:
         for store in self._stores:
@@ -96,6 +100,8 @@ class Search:
                         copies = by_digest.setdefault(tensor.digest, [])
                         if copy not in copies:
                             copies.append(copy)
+            for copies in by_digest.values():  # a pack is read in part, a file of another format as a whole
+                copies.sort(key=lambda copy: isinstance(copy, InState))
         return found
 
     def manifests(self, store: CheckpointStore) -> Iterator[Manifest]:
@@ -107,7 +113,11 @@ class Search:
                 logger.debug("%s", error)
 
     def _indexed(self, digest: str, nbytes: int) -> Iterator[Copy]:
-        blob = self._store.index.find([digest]).get(digest)
+        try:
+            blob = self._store.index.find([digest]).get(digest)
+        except StorageError as error:
+            logger.debug("%s", error)
+            return
         if blob is not None:
             yield InPack(self._store.layout.root, Piece(blob.pack, blob.offset, nbytes, digest, ()))
 
@@ -213,6 +223,13 @@ def is_good(copy: Copy, digest: str) -> bool:
     except (CkptlakeError, OSError) as error:
         logger.debug("no copy: %s", error)
         return False
+
+
+def is_right(data: memoryview, piece: Piece) -> bool:
+    """Tell whether bytes are those of a piece, by its SHA-256 or, while that is deferred, by its checksums."""
+    if piece.digest is not None:
+        return hashlib.sha256(data).hexdigest() == piece.digest
+    return [check(data[start:stop]) for start, stop in spans(len(data))] == list(piece.checks)
 
 
 def digest_of(path: Path) -> str:

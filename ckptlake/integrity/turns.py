@@ -15,9 +15,10 @@ from ckptlake.checkpoints.checksums import CHECKED_BYTES
 from ckptlake.checkpoints.store import CheckpointStore
 from ckptlake.errors import DamagedCheckpointError
 from ckptlake.integrity.coverage import Coverage
-from ckptlake.integrity.pieces import STRETCH_BYTES, Level, Pass, Piece, PieceReader
+from ckptlake.integrity.pieces import STRETCH_BYTES, FileFaultError, Level, Pass, Piece, PieceReader
 
 logger = logging.getLogger(__name__)
+_LEAST_WAIT_S = 0.001  # more than any clock's step
 
 
 class Pace:
@@ -41,7 +42,8 @@ class Pace:
         passed = max(0.0, (now - self._at).total_seconds())
         self._balance = min(self._most, self._balance + passed * self._bytes_per_s)
         self._at = max(self._at, now)
-        return max(0.0, (nbytes - self._balance) / self._bytes_per_s)
+        missing = nbytes - self._balance
+        return 0.0 if missing <= 0 else max(missing / self._bytes_per_s, _LEAST_WAIT_S)
 
     def spend(self, nbytes: int) -> None:
         """Take bytes as read, be they allowed or not."""
@@ -63,6 +65,7 @@ class Turn:
         due_bytes: about how many there are still to compare.
         good: pieces that are as they were written, and when each was begun.
         faulty: pieces that are not.
+        faulty_files: files of which nothing can be read.
         numbers: the places of all pieces.
     """
 
@@ -73,6 +76,7 @@ class Turn:
         self.bytes_read = 0
         self.good: dict[Piece, datetime] = {}
         self.faulty: list[Piece] = []
+        self.faulty_files: set[str] = set()
         self.numbers = {piece: number for number, piece in enumerate(pieces)}
         self.due_bytes = sum(piece.nbytes for piece in due)
         self._due = due
@@ -118,6 +122,8 @@ class Turn:
         except DamagedCheckpointError as error:
             logger.warning("checkpoint %s: %s", self.checkpoint_id, error)
             self.faulty.append(piece)
+            if isinstance(error, FileFaultError):
+                self.faulty_files.add(piece.file)
         self._next, self._pass, self._begun = self._next + 1, None, None
 
     def close(self) -> None:
@@ -145,7 +151,7 @@ class Cursor:
             if fields["partial"] is not None:
                 number, position, text = fields["partial"]
                 partial = (int(number), int(position), _moment(text))
-        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError):
             return []
         pieces = coverage.pieces(checkpoint_id) if checkpoint_id in coverage else []
         if len(pieces) != count or not all(0 <= number < count for number in good):

@@ -9,7 +9,6 @@ from typing import Literal
 
 from ckptlake.checkpoints.manifest import Manifest
 from ckptlake.checkpoints.opened import OpenedCheckpoint
-from ckptlake.checkpoints.parallel import in_parallel
 from ckptlake.checkpoints.store import CheckpointStore
 from ckptlake.errors import DamagedCheckpointError, InvalidInputError, MissingDependencyError, UnsafeFileError
 from ckptlake.integrity.pieces import (
@@ -18,13 +17,24 @@ from ckptlake.integrity.pieces import (
     FileFaultError,
     Level,
     Piece,
-    PieceReader,
-    examine,
+    examine_all,
     pieces_of,
     read_whole_manifest,
 )
 
-__all__ = ["LEVELS", "Level", "Verdict", "Verification", "Verifier", "check_level", "levels_from", "row_of", "verify"]
+__all__ = [
+    "LEVELS",
+    "Level",
+    "Verdict",
+    "Verification",
+    "Verifier",
+    "check_level",
+    "describe",
+    "levels_from",
+    "lost_tensors",
+    "row_of",
+    "verify",
+]
 
 Verdict = Literal["good", "damaged", "missing"]
 _BATCH_BYTES = 256 << 20
@@ -59,6 +69,23 @@ class Verification:
     @property
     def is_good(self) -> bool:
         return self.verdict == "good"
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyProgress:
+    """How far a verification of many checkpoints has come.
+
+    Attributes:
+        done: checkpoints that have been checked.
+        total: checkpoints that are to be checked, unless the time ends before.
+        bytes_read: bytes that were compared.
+        found: what the last check found.
+    """
+
+    done: int
+    total: int
+    bytes_read: int
+    found: Verification
 
 
 def check_level(level: object) -> Level:
@@ -113,7 +140,8 @@ class _Subject:
     checkpoint_id: str
     begun: datetime
     manifest: Manifest | None
-    fault: Fault | None
+    fault: Fault | None = None
+    pieces: tuple[Piece, ...] = ()
     fresh: tuple[Piece, ...] = ()
 
 
@@ -169,8 +197,9 @@ class Verifier:
         except DamagedCheckpointError as error:
             return _Subject(checkpoint_id, begun, None, Fault(str(error), True))
         taken = {piece for other in others for piece in other.fresh}
-        fresh = tuple(p for p in pieces_of(manifest) if p not in self._seen and p not in taken)
-        return _Subject(checkpoint_id, begun, manifest, None, fresh)
+        pieces = pieces_of(manifest)
+        fresh = tuple(piece for piece in pieces if piece not in self._seen and piece not in taken)
+        return _Subject(checkpoint_id, begun, manifest, None, pieces, fresh)
 
     def _check_batch(self, batch: Sequence[_Subject]) -> Iterator[Verification]:
         self._look([piece for subject in batch for piece in subject.fresh])
@@ -179,36 +208,31 @@ class Verifier:
             yield found if found.is_good else self._confirmed(found)
 
     def _look(self, pieces: Sequence[Piece]) -> None:
-        with PieceReader(self._store) as reader:
-
-            def look(piece: Piece) -> None:
-                begun = self._now()
-                self._seen[piece] = _Seen(begun, examine(reader, piece, self._level))
-
-            in_parallel(look, pieces, lambda piece: piece.nbytes)
+        begun = self._now()
+        for piece, fault in zip(pieces, examine_all(self._store, pieces, self._level), strict=True):
+            self._seen[piece] = _Seen(begun, fault)
 
     def _confirmed(self, found: Verification) -> Verification:
         """Look again at what seems wrong while nobody can delete or compress it."""
         try:
             with self._store.gate.together():
                 subject = self._subject(found.checkpoint_id, ())
-                if subject.manifest is not None:
-                    faulty = [p for p in pieces_of(subject.manifest) if (s := self._seen.get(p)) is None or s.fault]
-                    self._look(faulty)
+                self._look([p for p in subject.pieces if (seen := self._seen.get(p)) is None or seen.fault])
                 again = self._conclude(subject)
         except OSError:  # where this process cannot write, or the folder is gone, there is no gate to hold
             return found
         return replace(again, bytes_read=found.bytes_read)
 
     def _conclude(self, subject: _Subject) -> Verification:
-        manifest = subject.manifest
-        pieces = pieces_of(manifest) if manifest is not None else ()
+        manifest, pieces = subject.manifest, subject.pieces
         faults = {piece: fault for piece in pieces if (fault := self._seen[piece].fault) is not None}
-        level, finding = self._level, _shown(manifest, faults, subject.fault)
+        level, finding = self._level, subject.fault.text if subject.fault is not None else None
+        if manifest is not None and faults:
+            finding = describe(manifest, faults)
         is_missing = any(fault.is_missing for fault in (*faults.values(), subject.fault) if fault is not None)
         verdict: Verdict = "good" if finding is None else "missing" if is_missing else "damaged"
         if manifest is not None and verdict == "good":
-            level, verdict, finding = self._more(manifest)
+            level, verdict, finding = self._more(manifest, pieces)
         reads = self._level in levels_from("fast")
         now = self._now()
         begun = min([subject.begun, *(self._seen[piece].begun for piece in pieces)])
@@ -219,13 +243,13 @@ class Verifier:
             level=level,
             verdict=verdict,
             finding=finding,
-            tensors_lost=_lost(manifest, faults) if manifest is not None else (),
+            tensors_lost=lost_tensors(manifest, faults) if manifest is not None and faults else (),
             bytes_read=sum(piece.nbytes for piece in subject.fresh) if reads else 0,
             duration_s=(now - begun).total_seconds(),
             verified_at=now,
         )
 
-    def _more(self, manifest: Manifest) -> tuple[Level, Verdict, str | None]:
+    def _more(self, manifest: Manifest, pieces: Sequence[Piece]) -> tuple[Level, Verdict, str | None]:
         """Return what is to be said of a checkpoint whose bytes are right."""
         level: Level = self._level
         finding = None
@@ -237,30 +261,31 @@ class Verifier:
                 return level, "damaged", str(error)
             except (InvalidInputError, MissingDependencyError, UnsafeFileError) as error:
                 level, finding = "digest", f"its bytes are right, but it was not loaded: {error}"
-        unknown = sum(piece.digest is None for piece in pieces_of(manifest))
+        unknown = sum(piece.digest is None for piece in pieces)
         if unknown and level in levels_from("digest"):
             level = "fast"
             finding = f"the SHA-256 of {unknown} tensors is not known yet: they were compared with their checksums"
         return level, "good", finding
 
 
-def _shown(manifest: Manifest | None, faults: Mapping[Piece, Fault], own: Fault | None) -> str | None:
-    """Return the faults in words: what is wrong with a whole file once, the first others each with its tensor."""
-    texts = [own.text] if own is not None else []
-    texts += dict.fromkeys(fault.text for fault in faults.values() if fault.is_of_file)
-    named = set()
-    for tensor in manifest.tensors if manifest is not None and manifest.file is None else ():
+def describe(manifest: Manifest, faults: Mapping[Piece, Fault]) -> str | None:
+    """Return the faults of a checkpoint's pieces in words, or None where there are none.
+
+    What is wrong with a whole file is said once, other faults each with the tensor, the first few of many.
+    """
+    is_plain = manifest.file is not None
+    texts = list(dict.fromkeys(fault.text for fault in faults.values() if fault.is_of_file or is_plain))
+    for tensor in () if is_plain else manifest.tensors:
         fault = faults.get(Piece.of(tensor))
         if fault is not None and not fault.is_of_file:
-            named.add(fault.text)
             texts.append(f"tensor {tensor.path!r:.200}: {fault.text}")
-    texts += [fault.text for fault in faults.values() if not fault.is_of_file and fault.text not in named]
     if len(texts) > _FAULTS_NAMED:
-        texts = [*texts[:_FAULTS_NAMED], f"and {len(texts) - _FAULTS_NAMED} more findings of this kind"]
+        texts = [*texts[:_FAULTS_NAMED], f"and {len(texts) - _FAULTS_NAMED:,} more findings of this kind"]
     return "; ".join(texts) or None
 
 
-def _lost(manifest: Manifest, faults: Mapping[Piece, Fault]) -> tuple[str, ...]:
+def lost_tensors(manifest: Manifest, faults: Mapping[Piece, Fault]) -> tuple[str, ...]:
+    """Return the paths of the tensors that lie in damaged pieces."""
     if manifest.file is not None:
         return tuple(tensor.path for tensor in manifest.tensors) if faults else ()
     return tuple(tensor.path for tensor in manifest.tensors if tensor.nbytes and Piece.of(tensor) in faults)

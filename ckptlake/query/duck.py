@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -54,18 +55,20 @@ class Engine:
 
     def __init__(self) -> None:
         self._connection: DuckDBPyConnection | None = None
+        self._lock = threading.Lock()
         self._parse = lru_cache(maxsize=_PARSED_QUERIES)(self._parsed)
         self._needs: dict[tuple[str, frozenset[tuple[str, str]]], Needs | None] = {}
         self._desks: dict[Shape, list[Desk]] = {}
         self._settled, self._recent = (FoldedTables(name, self._cursor) for name in ("settled", "recent"))
 
     def _cursor(self) -> DuckDBPyConnection:
-        if self._connection is None:
-            self._connection = new_connection()
-        return self._connection.cursor()
+        with self._lock:
+            if self._connection is None:
+                self._connection = new_connection()
+            return self._connection.cursor()
 
     def needs(self, query: str, values: Mapping[str, object]) -> Needs | None:
-        """Return which views `query` reads and which points, or None where only running it would tell.
+        """Return which views `query` reads and which rows of scanned tables, or None where only running it would tell.
 
         Raises:
             QueryError: it is no text that DuckDB could parse.

@@ -1,12 +1,13 @@
 """Train two ways to learn a rotation, over several seeds, into one lake; then ask the lake which is better.
 
-python -m examples.aircraft_pose.demo --lake PATH [--epochs N] [--seeds 3]
+python -m examples.aircraft_pose.demo --lake PATH [--epochs N] [--seeds 3] [--resume]
 """
 
 import argparse
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -72,6 +73,26 @@ order by "best deg"
 """One row a configuration: mean and sample standard deviation over its runs."""
 
 
+WEIGHTS_SQL = """
+select path[7:] as layer,
+       arg_min(l2_norm, step) as "first norm",
+       arg_max(l2_norm, step) as "last norm",
+       sum(l2_distance) as "way gone",
+       max(n_nan + n_inf) as "not finite"
+from tensors
+where run_id = $run and path like 'model/%.weight' and len(shape) = 2
+group by path
+order by "way gone" desc
+limit 5
+"""
+"""One row a weight matrix of a run, from statistics alone: no checkpoint is opened for it."""
+
+EARLIER_RUN_SQL = """
+select run_id, status from runs where experiment = $experiment and name = $name order by started_at desc limit 1
+"""
+"""The newest run of a name."""
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the demo with command-line arguments."""
     arguments = _parser().parse_args(argv)
@@ -79,35 +100,89 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     console = Console()
     lake = ckptlake.open(arguments.lake)
-    configs = list(_configs(arguments.epochs, arguments.seeds))
+    try:
+        _train_all(lake, list(_configs(arguments.epochs, arguments.seeds)), console, go_on=arguments.resume)
+    except KeyboardInterrupt:
+        chosen = f"--lake {arguments.lake} --epochs {arguments.epochs} --seeds {arguments.seeds}"
+        _say(console, f"Stopped. To go on: python -m examples.aircraft_pose.demo {chosen} --resume")
+        raise SystemExit(130) from None
 
+    best = lake.checkpoints.best("val/rotation_deg_median", experiment=EXPERIMENT)
+    for title, query, values in (
+        ("Best median rotation error of each run", RUNS_SQL, {"experiment": EXPERIMENT}),
+        ("Mean ± std over seeds", CONFIGURATIONS_SQL, {"experiment": EXPERIMENT}),
+        ("How far the weights of the best run moved", WEIGHTS_SQL, {"run": best.run_id}),
+    ):
+        answer = lake.sql(query, **values)
+        console.print(_table(title, answer.columns, answer.fetchall()))
+    _say(
+        console,
+        f"Best checkpoint: {best.id}, epoch {best.epoch}, {best.metrics['val/rotation_deg_median']:.3f} degrees",
+    )
+    (space,) = lake.checkpoints.usage("lake")
+    _say(console, f"Space: {space.checkpoints} checkpoints in {space.stored_bytes / 1e6:.1f} MB")
+    _say(console, f"Lake: {arguments.lake}")
+    for command in (
+        "runs list",
+        'sql "select metric, count(*) as points from metrics group by metric"',
+        "checkpoints list --sort val/rotation_deg_median --limit 5",
+        f"checkpoints show {best.id} --tensors",
+        'checkpoints prune --policy "latest(2)+best(val/rotation_deg_median,1)"',
+        "checkpoints compact",
+    ):
+        _say(console, f"  ckptlake {command} --lake {arguments.lake}")
+
+
+def _train_all(lake: ckptlake.Lake, configs: Sequence[Config], console: Console, *, go_on: bool) -> None:
     with _progress(console) as progress:
-        overall = progress.add_task("all runs", total=arguments.epochs * len(configs))
+        overall = progress.add_task("all runs", total=sum(config.epochs for config in configs))
+        before = 0
         for config in configs:
             label = f"{config.name}-seed{config.seed}"
             current = progress.add_task(label, total=config.epochs)
 
-            def advance(epoch: int, task: TaskID = current) -> None:
+            def show(epoch: int, task: TaskID = current, before: int = before) -> None:
                 progress.update(task, completed=epoch)
-                progress.advance(overall)
+                progress.update(overall, completed=before + epoch)
 
-            with lake.run(
-                experiment=EXPERIMENT,
-                name=label,
-                params=asdict(config),
-                tags={"demo": True, "config": config.name},
-            ) as run:
-                train(run, config, on_epoch=advance)
+            earlier = _earlier_run(lake, label) if go_on else None
+            if earlier is None or earlier.status != "finished":
+                _train_one(lake, config, label, earlier, show)
+            show(config.epochs)
+            before += config.epochs
 
-    for title, query in (
-        ("Best median rotation error of each run", RUNS_SQL),
-        ("Mean ± std over seeds", CONFIGURATIONS_SQL),
-    ):
-        answer = lake.sql(query, experiment=EXPERIMENT)
-        console.print(_table(title, answer.columns, answer.fetchall()))
-    console.print(f"Lake: {arguments.lake}", markup=False, soft_wrap=True)
-    for command in ("runs list", 'sql "select metric, count(*) as points from metrics group by metric"'):
-        console.print(f"  ckptlake {command} --lake {arguments.lake}", markup=False, highlight=False, soft_wrap=True)
+
+@dataclass(frozen=True, slots=True)
+class _EarlierRun:
+    run_id: str
+    status: str
+
+
+def _earlier_run(lake: ckptlake.Lake, label: str) -> _EarlierRun | None:
+    lake.recover()
+    found = lake.sql(EARLIER_RUN_SQL, experiment=EXPERIMENT, name=label).fetchall()
+    if found and found[0][1] == "running":
+        raise SystemExit(f"run {found[0][0]} ({label}) is being trained by another process: wait for it, or stop it")
+    return _EarlierRun(*found[0]) if found else None
+
+
+def _train_one(
+    lake: ckptlake.Lake, config: Config, label: str, earlier: _EarlierRun | None, show: Callable[[int], None]
+) -> None:
+    if earlier is None:
+        start: dict[str, Any] = {"experiment": EXPERIMENT, "name": label}
+        start["tags"] = {"demo": True, "config": config.name}
+    else:
+        start = {"resume": earlier.run_id}
+    with lake.run(**start, params=asdict(config)) as run:
+        newest = lake.checkpoints.find("latest", run=run) if earlier is not None else None
+        if newest is not None:
+            show(newest.epoch or 0)
+        train(run, config, resume_from="latest_good" if newest is not None else None, on_epoch=show)
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _configs(epochs: int, seeds: int) -> Iterator[Config]:
@@ -126,7 +201,7 @@ def _progress(console: Console) -> Progress:
 def _table(title: str, columns: Sequence[str], rows: Sequence[tuple[object, ...]]) -> Table:
     table = Table(title=title, title_justify="left")
     for column in columns:
-        is_name = column == "config"
+        is_name = column in ("config", "layer")
         table.add_column(column, justify="left" if is_name else "right", no_wrap=is_name)
     for row in rows:
         table.add_row(*map(_cell, row))
@@ -144,6 +219,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--lake", type=Path, required=True, help="directory of the lake, made if missing")
     parser.add_argument("--epochs", type=_positive, default=SIXD_MLP.epochs, help="default: %(default)s")
     parser.add_argument("--seeds", type=_positive, default=3, help="runs a configuration, default: %(default)s")
+    parser.add_argument("--resume", action="store_true", help="go on with runs that were stopped, leave finished ones")
     return parser
 
 

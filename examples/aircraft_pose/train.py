@@ -1,9 +1,9 @@
-"""Train one pose network and log its curves to a run."""
+"""Train one pose network, log its curves to a run and save checkpoints to go on from."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -31,6 +31,17 @@ CLIP_NORM = 1.0
 WARMUP = 0.05
 
 
+class Checkpoint(Protocol):
+    """What training asks of a checkpoint that it goes on from."""
+
+    @property
+    def step(self) -> int | None:
+        """The step it was saved at."""
+
+    def __getitem__(self, part: str, /) -> Any:
+        """Return a part of the state."""
+
+
 class Run(Protocol):
     """What training asks of the run it logs to."""
 
@@ -39,6 +50,14 @@ class Run(Protocol):
 
     def log(self, values: Mapping[str, float | Tensor], /, *, step: int) -> object:
         """Record values at a step; tensors are 0-d."""
+
+    def save_checkpoint(
+        self, *, step: int, epoch: int, optimizer: object, rng: bool, async_: Literal[True], **parts: object
+    ) -> object:
+        """Save the parts of a training in the background; they may change once the optimizer's next step begins."""
+
+    def load_checkpoint(self, which: str, /, *, into: Mapping[str, object], rng: bool) -> Checkpoint:
+        """Put a checkpoint's parts into the objects that they came from, and set the random generators back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,21 +98,33 @@ class Config:
         if self.batch_size > self.train_views:
             raise ValueError(f"no batch is full: batch_size {self.batch_size}, train_views {self.train_views}")
 
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps an epoch; a last batch that is not full is left out."""
+        return self.train_views // self.batch_size
+
 
 QUATERNION_MLP = Config(name="quaternion-mlp", head="quaternion", loss="chordal")
 SIXD_MLP = Config(name="sixd-mlp", head="sixd", loss="geodesic")
 
 
-def train(run: Run, config: Config, *, on_epoch: Callable[[int], object] | None = None) -> None:
-    """Train a network as `config` says and log its curves.
+def train(
+    run: Run, config: Config, *, resume_from: str | None = None, on_epoch: Callable[[int], object] | None = None
+) -> None:
+    """Train a network as `config` says, log its curves, and save a checkpoint after each epoch.
 
     After every optimiser step it logs `train/loss`, `train/lr`, `train/grad_norm` (before clipping) and, with
     the quaternion head, `train/quat_norm_drift`; before the first epoch and after each one, `epoch` and the
     `VALIDATION_METRICS`. Steps count optimiser steps; tensors are logged 0-d and detached.
 
+    A checkpoint holds the model, the optimizer, the schedule, the generator of the views' order and the global
+    random generators. A training that goes on from one ends bit for bit where it would have ended without the
+    interruption.
+
     Args:
-        run: where to log.
+        run: where to log and save.
         config: what to train.
+        resume_from: the checkpoint of the run to go on from, such as ``latest_good``; None to start anew.
         on_epoch: told the number of each finished epoch, from 1.
     """
     for name, direction in VALIDATION_METRICS.items():
@@ -101,17 +132,17 @@ def train(run: Run, config: Config, *, on_epoch: Callable[[int], object] | None 
 
     training = make_views(config.train_views, seed=config.seed, noise=config.noise)
     validation = make_views(config.val_views, seed=VALIDATION_SEED, noise=config.noise)
-    net = build(config)
+    parts = _Parts.new(config)
+    net, optimizer, schedule = parts.net, parts.optimizer, parts.schedule
     weights = list(net.parameters())
-    optimizer = torch.optim.AdamW(weights, lr=config.lr, weight_decay=config.weight_decay, fused=True)
-    total_steps = config.epochs * (config.train_views // config.batch_size)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: lr_factor(step, total_steps))
-    order = torch.Generator().manual_seed(config.seed)
 
-    step = 0
-    run.log({"epoch": 0, **evaluate(net, validation, config.loss)}, step=step)
-    for epoch in range(1, config.epochs + 1):
-        for batch in _batches(training, config.batch_size, order):
+    if resume_from is None:
+        step = 0
+        run.log({"epoch": 0, **evaluate(net, validation, config.loss)}, step=step)
+    else:
+        step = parts.load(run, resume_from)
+    for epoch in range(step // config.steps_per_epoch + 1, config.epochs + 1):
+        for batch in _batches(training, config.batch_size, parts.order):
             pose = net(batch.features)
             loss = pose_loss(pose, batch, config.loss)
             optimizer.zero_grad()
@@ -129,8 +160,47 @@ def train(run: Run, config: Config, *, on_epoch: Callable[[int], object] | None 
             step += 1
             run.log(values, step=step)
         run.log({"epoch": epoch, **evaluate(net, validation, config.loss)}, step=step)
+        parts.save(run, step, epoch)
         if on_epoch is not None:
             on_epoch(epoch)
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """Everything that a training needs to go on exactly where it stopped."""
+
+    net: PoseNet
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    order: torch.Generator
+
+    @classmethod
+    def new(cls, config: Config) -> "_Parts":
+        net = build(config)
+        total_steps = config.epochs * config.steps_per_epoch
+        optimizer = torch.optim.AdamW(net.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: lr_factor(step, total_steps))
+        return cls(net, optimizer, schedule, torch.Generator().manual_seed(config.seed))
+
+    def save(self, run: Run, step: int, epoch: int) -> None:
+        run.save_checkpoint(
+            model=self.net,
+            optimizer=self.optimizer,
+            schedule=self.schedule,
+            order=self.order.get_state(),
+            rng=True,
+            step=step,
+            epoch=epoch,
+            async_=True,
+        )
+
+    def load(self, run: Run, which: str) -> int:
+        """Take a checkpoint's parts over and return the step it was saved at."""
+        into = {"model": self.net, "optimizer": self.optimizer, "schedule": self.schedule}
+        checkpoint = run.load_checkpoint(which, into=into, rng=True)
+        self.order.set_state(checkpoint["order"])
+        assert checkpoint.step is not None
+        return checkpoint.step
 
 
 def build(config: Config) -> PoseNet:

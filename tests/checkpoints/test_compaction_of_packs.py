@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from checkpoint_scenes import (
 from ckptlake import Lake
 from ckptlake.checkpoints import recoding
 from ckptlake.checkpoints.codec.archive import Archive
+from ckptlake.checkpoints.gate import Gate
 from ckptlake.checkpoints.sealing import seal
 from ckptlake.checkpoints.store import CheckpointStore
 from ckptlake.errors import CheckpointNotFoundError, DamagedCheckpointError, InvalidInputError, StorageError
@@ -222,6 +225,20 @@ class TestWhich:
         with pytest.raises(CheckpointNotFoundError):
             lake.checkpoints.compact("tuning", base="nowhere")
 
+    def test_a_base_that_only_the_index_could_find_is_none(self, lake: Lake) -> None:
+        """The pack of a save with deferred digests does not tell them, and with its manifest they would be lost."""
+        training = Training()
+        with lake.run(experiment="x", run_id="one", capture=NOTHING) as run:
+            first = save(run, training.next_state(), digest="deferred")
+        training.frozen = training.frozen + 1
+        with lake.run(experiment="x", run_id="two", capture=NOTHING) as run:
+            states = train(run, 1, training)
+        lake.checkpoints.compact("two", base=first, keep_raw=0)
+        lake.checkpoints.delete(first)
+        lake._checkpoint_store.index.close()
+        (lake.path / "blobs" / ".index.sqlite").unlink()
+        assert_holds(lake, states)
+
     def test_two_that_are_bases_of_each_other_make_no_circle(self, lake: Lake) -> None:
         training = Training()
         states = {}
@@ -270,6 +287,7 @@ class TestWhatIsNotNeeded:
             states = train(run, 6)
             lake.checkpoints.compact()
             ids = list(states)
+            parity = protect(lake.path / "blobs" / f"{ids[4]}.ckpk").path
             lake.checkpoints.delete(*ids[1:4])
             kept = {one: states[one] for one in (ids[0], *ids[4:])}
             assert suffixes(lake, ids) == ["packed"] * 5 + ["raw"], "the fifth is a difference to all before"
@@ -278,7 +296,26 @@ class TestWhatIsNotNeeded:
             assert {Path(file.path).stem for file in done.swept.files} == set(ids[1:4])
             assert done.freed_bytes > 0
             assert max(depths(lake, ids[4]).values()) == 1
+            assert not parity.exists(), "it protected the file that is gone"
             assert_holds(lake, kept)
+            assert files_of(lake) == needed_files(lake)
+
+    def test_a_clock_that_was_set_back(self, lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+        class Earlier(datetime):
+            @classmethod
+            def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+                return datetime.now(tz) - timedelta(days=1)
+
+        with lake.run(experiment="x", capture=NOTHING) as run:
+            states = train(run, 4)
+            first, second, third, last = states
+            lake.checkpoints.compact()
+            monkeypatch.setattr("ckptlake.checkpoints.marks.datetime", Earlier)
+            lake.checkpoints.delete(second)
+            lake.checkpoints.compact()
+            assert lake.checkpoints.get(third).stored_bytes == (lake.path / "blobs" / f"{third}.ckpk").stat().st_size
+            lake.checkpoints.gc(0, dry_run=False)
+            assert_holds(lake, {one: states[one] for one in (first, third, last)})
             assert files_of(lake) == needed_files(lake)
 
     def test_parity_of_the_old_file_goes_with_it(self, lake: Lake) -> None:
@@ -381,32 +418,23 @@ class TestBesideOthers:
             assert_holds(lake, states)
 
     def test_a_base_that_is_deleted_meanwhile(self, lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+        training = Training()
         with lake.run(experiment="x", run_id="base", capture=NOTHING) as run:
-            training = Training()
             base = next(iter(train(run, 1, training)))
+        training.frozen = training.frozen + 1
         with lake.run(experiment="x", run_id="tuned", capture=NOTHING) as run:
-            training.frozen = training.frozen + 1
             states = train(run, 2, training)
-            encode = recoding._encode
+            alone = Gate.alone
+            first = next(iter(states))
 
-            def deleting(*args: Any) -> object:
-                entries = encode(*args)
-                started = threading.Event()
+            def deleting(gate: Gate) -> AbstractContextManager[None]:
+                monkeypatch.setattr(Gate, "alone", alone)
+                lake.checkpoints.delete(base)
+                return alone(gate)
 
-                def delete() -> None:
-                    started.set()
-                    lake.checkpoints.delete(base)
-
-                deleter.append(threading.Thread(target=delete))
-                deleter[0].start()
-                assert started.wait(60)
-                return entries
-
-            deleter: list[threading.Thread] = []
-            with monkeypatch.context() as patched:
-                patched.setattr(recoding, "_encode", deleting)
-                lake.checkpoints.compact("tuned", base=base)
-            deleter[0].join()
+            monkeypatch.setattr(Gate, "alone", deleting)
+            lake.checkpoints.compact("tuned", base=base)
+            assert suffixes(lake, [base, first]) == ["neither", "raw"]
             assert_holds(lake, states)
             assert files_of(lake) == needed_files(lake)
 
@@ -508,6 +536,32 @@ class TestCrashes:
                 assert_holds(again, kept)
                 assert files_of(again) == needed_files(again), at
                 assert suffixes(again, [middle]) == ["neither"]
+        assert at > 4
+
+    def test_new_bases_are_known_at_every_step(self, tmp_path: Path) -> None:
+        """A pack compressed anew gets another base; whoever deletes that after a crash must know of it."""
+        training = Training()
+        states = {}
+        with quiet_lake(tmp_path / "lake") as lake:
+            for name in ("old", "new", "tuned"):
+                training.frozen = training.frozen + 1
+                with lake.run(experiment="x", run_id=name, capture=NOTHING) as run:
+                    states |= train(run, 1, training)
+            old, new, tuned = states
+            lake.checkpoints.compact("tuned", base=old, keep_raw=0)
+            lake.checkpoints.delete(old)
+        at, crashed = 0, True
+        while crashed:
+            at += 1
+            with copy_of(lake, tmp_path / str(at)) as again:
+                crash = Crash(at)
+                with crash.expected(again):
+                    again.checkpoints.compact("tuned", base=new, keep_raw=0)
+                crashed = crash.came
+                again.checkpoints.delete(new)
+                again.checkpoints.gc(0, dry_run=False)
+                assert_holds(again, {tuned: states[tuned]})
+        assert codecs(again, tuned)["model/weights"] == "delta"
         assert at > 4
 
     def test_a_full_disk(self, lake: Lake, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

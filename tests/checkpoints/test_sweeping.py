@@ -26,9 +26,11 @@ from hypothesis import strategies as st
 
 from ckptlake import Lake
 from ckptlake._internal.ids import new_id
+from ckptlake.checkpoints import rows
 from ckptlake.checkpoints.codec.archive import Archive, ArchiveWriter, Base
 from ckptlake.checkpoints.index import BlobIndex
 from ckptlake.checkpoints.marks import closed_over_bases
+from ckptlake.checkpoints.rows import saved_row
 from ckptlake.checkpoints.store import CheckpointStore
 from ckptlake.checkpoints.sweeping import Orphan
 from ckptlake.errors import InvalidInputError
@@ -154,6 +156,20 @@ class TestWhatIsFound:
         with pytest.raises(InvalidInputError, match="grace_s"):
             lake.checkpoints.gc(grace_s)
 
+    def test_of_a_row_that_tells_no_packs_the_manifest_is_read(
+        self, lake: Lake, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(rows, "saved_row", lambda *args: saved_row(*args) | {"packs": None})
+        with lake.run(experiment="x", capture=NOTHING) as run:
+            states = train(run, 3)
+            assert lake.checkpoints.gc(0, dry_run=False).files == ()
+            first = next(iter(states))
+            lake.checkpoints.delete(first)
+            del states[first]
+            lake.checkpoints.gc(0, dry_run=False)
+            assert len(lake.checkpoints.compact(keep_raw=0).packs) == 2
+            assert_holds(lake, states)
+
     def test_manifests_are_not_read_to_find_out(self, lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
         with lake.run(experiment="x", capture=NOTHING) as run:
             states = train(run, 3)
@@ -200,9 +216,12 @@ class TestPacks:
             assert_holds(lake, {last: states[last]})
 
     def test_a_compressed_pack_that_no_row_tells_of_keeps_its_bases(self, lake: Lake, tmp_path: Path) -> None:
-        """Only the tables can be lost: the pack itself says what it needs."""
+        """Where the tables are older than the packs, a pack itself says what it needs."""
+        training = Training()
         with lake.run(experiment="x", capture=NOTHING) as run:
-            states = train(run, 2)
+            states = train(run, 1, training)
+            training.frozen = training.frozen + 1
+            states |= train(run, 1, training)
             first, last = states
             lake.commit()
             shutil.copytree(lake.path / "tables", tmp_path / "tables")

@@ -141,7 +141,8 @@ def test_a_damaged_newest_checkpoint_is_passed_over(tmp_path: Path, whole: Path)
             weight = next(tensor for tensor in opened.manifest.tensors if tensor.path == "model/stem.weight")
         pack = tmp_path / f"{weight.pack}.safetensors"
         content = bytearray(pack.read_bytes())
-        content[weight.offset + weight.nbytes // 2] ^= 1
+        behind_header = 8 + int.from_bytes(content[:8], "little")
+        content[behind_header + weight.offset + weight.nbytes // 2] ^= 1
         pack.write_bytes(content)
 
     run_training(tmp_path, "resume", seed=1)

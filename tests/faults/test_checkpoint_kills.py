@@ -24,8 +24,8 @@ State = dict[str, npt.NDArray[np.float32]]
 
 def state_at(name: str, step: int) -> State:
     """Return what a writer saves at a step: shared by all, its own and frozen, and changing."""
-    common = np.random.default_rng(0).standard_normal(3000).astype(np.float32)
-    own = np.random.default_rng(WRITERS.index(name) + 1).standard_normal(2000).astype(np.float32)
+    common = np.random.default_rng(0).standard_normal(8000).astype(np.float32)
+    own = np.random.default_rng(WRITERS.index(name) + 1).standard_normal(6000).astype(np.float32)
     changing = np.random.default_rng([step, WRITERS.index(name)]).standard_normal(40_000).astype(np.float32)
     return {"common": common, "own": own, "weights": own[:1000] + np.float32(step) * 1e-6, "changing": changing}
 
