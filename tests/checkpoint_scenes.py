@@ -33,7 +33,7 @@ def quiet_lake(path: Path) -> Lake:
 class Training:
     """Something like AdamW: weights that move a little each step, moments that mostly stay what they were."""
 
-    def __init__(self, seed: int = 0, size: int = 4000) -> None:
+    def __init__(self, seed: int = 0, size: int = 5000) -> None:
         self._rng = np.random.default_rng(seed)
         self._weights = self._noise(size, 0.05)
         self._first = self._noise(size, 1e-3)

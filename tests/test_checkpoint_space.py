@@ -172,13 +172,13 @@ class TestRetention:
         with lake.run(experiment="x", capture=NOTHING) as run:
             train(run, 4)
             plan = lake.checkpoints.plan_retention(Latest(1))
-            assert plan.freed_bytes == 3 * 3 * 16_000
-            assert plan.kept_bytes == 4 * 16_000
+            assert plan.freed_bytes == 3 * 3 * 20_000
+            assert plan.kept_bytes == 4 * 20_000
             done = lake.checkpoints.apply(plan)
             lake.checkpoints.compact(keep_raw=0)
             (usage,) = lake.checkpoints.usage("lake")
             assert usage.stored_bytes < plan.kept_bytes
-            assert done.freed_bytes > 2 * 3 * 16_000
+            assert done.freed_bytes > 2 * 3 * 20_000
 
     def test_bytes_of_compressed_ones_are_those_in_their_packs(self, lake: Lake) -> None:
         with lake.run(experiment="x", capture=NOTHING) as run:
@@ -205,7 +205,7 @@ class TestRetention:
         plan = lake.checkpoints.plan_retention("latest(1)", run="b")
         assert {decision.run_id for decision in (*plan.keep, *plan.delete)} == {"b"}
         assert plan.freed_bytes == 0, "every tensor is shared with other runs"
-        assert plan.kept_bytes == (1 + 3 * 3) * 16_000
+        assert plan.kept_bytes == (1 + 3 * 3) * 20_000
         lake.checkpoints.apply(plan)
         del states[plan.delete[0].checkpoint_id], states[plan.delete[1].checkpoint_id]
         assert_holds(lake, states)
@@ -231,9 +231,9 @@ class TestRetention:
     def test_a_quota(self, lake: Lake) -> None:
         with lake.run(experiment="x", capture=NOTHING) as run:
             states = train(run, 5)
-            plan = lake.checkpoints.plan_retention("latest(5)", quota="120KB")
-            assert plan.kept_bytes <= 120_000 < plan.kept_bytes + plan.freed_bytes
-            same = lake.checkpoints.plan_retention("latest(5)", quota=Quota(120_000, "lake"), run=run)
+            plan = lake.checkpoints.plan_retention("latest(5)", quota="150KB")
+            assert plan.kept_bytes <= 150_000 < plan.kept_bytes + plan.freed_bytes
+            same = lake.checkpoints.plan_retention("latest(5)", quota=Quota(150_000, "lake"), run=run)
             assert same == plan
             lake.checkpoints.apply(plan)
             kept = [decision.checkpoint_id for decision in plan.keep]
@@ -325,7 +325,7 @@ class TestUsage:
         assert (by_run[None].orphan_bytes, by_run[None].checkpoints) == (5, 0)
         assert by_run["run-b"].orphan_bytes == 3
         assert (by_run["run-a"].checkpoints, by_run["run-b"].checkpoints) == (3, 2)
-        assert by_run["run-a"].logical_bytes == 3 * 4 * 16_000
+        assert by_run["run-a"].logical_bytes == 3 * 4 * 20_000
         first = next(iter(record.id for record in lake.checkpoints.list("run-a")))
         shared = sizes[f"blobs/{first}.safetensors"]
         assert (by_run["run-a"].lent_bytes, by_run["run-b"].lent_bytes) == (shared, 0)
@@ -346,7 +346,7 @@ class TestUsage:
             lake.checkpoints.usage("month")  # type: ignore[arg-type]
 
 
-WEIGHTS = [np.random.default_rng(seed).standard_normal(300).astype(np.float32) for seed in range(4)]
+WEIGHTS = [np.random.default_rng(seed).standard_normal(4200).astype(np.float32) for seed in range(4)]
 tensors = st.builds(lambda seed, moved: WEIGHTS[seed] + np.float32(moved * 1e-6), st.integers(0, 3), st.integers(0, 2))
 saved_states = st.fixed_dictionaries(
     {"model": st.dictionaries(st.sampled_from(["a", "b", "c"]), tensors, min_size=1)},

@@ -6,10 +6,10 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from ckptlake._internal.files import storage_errors, sync_directory
 from ckptlake.checkpoints.codec.archive import Archive, StoredTensor
@@ -28,21 +28,18 @@ _NAME = re.compile(r"([0-9]{8}-[0-9]{6}-[0-9a-z]{10})(\.[0-9A-Za-z._-]+)")
 _PARTIAL = re.compile(r"\..+\.partial")
 
 
-@dataclass(frozen=True, slots=True)
-class StoredFile:
+class StoredFile(NamedTuple):
     """One file of the store.
 
     Attributes:
+        path: its path within the lake.
         kind: what it is; ``plain`` is a checkpoint's own file in any format, ``partial`` one that was being written.
         owner: the id of the checkpoint that wrote it; of a partial file none.
-        changed_at: seconds since 1970.
     """
 
-    path: Path
+    path: str
     kind: Kind
     owner: str | None
-    size_bytes: int
-    changed_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,24 +108,38 @@ def sweep_within(
 
     The index forgets a pack before it goes. A crash on the way leaves what the next sweep finds.
     """
-    orphans = find_orphans(store, scan(store), marks, grace_s=grace_s)
+    files = scan(store)
+    orphans = find_orphans(store, files, marks, grace_s=grace_s)
     if owners is not None:
         orphans = [(file, reason) for file, reason in orphans if file.owner in owners]
-    going = {file.path for file, _ in orphans}
-    gone = {pack_of(file.owner) for file, _ in orphans if file.owner and file.kind in ("raw", "archive")}
-    places = {pack: [store.pack_path(pack, suffix) for suffix in (RAW_SUFFIX, ARCHIVE_SUFFIX)] for pack in gone}
-    store.index.forget_packs(p for p, paths in places.items() if all(q in going or not q.exists() for q in paths))
+    if not orphans:
+        return Sweep((), deleted=True)
+    told = _told(store, orphans)
+    staying = {_pack_in(file) for file in {*files} - {file for file, _ in orphans}}
+    store.index.forget_packs(sorted({_pack_in(file) for file, _ in orphans} - {*staying, ""}))
     for file, _ in sorted(orphans, key=lambda found: found[0].kind != "manifest"):
-        file.path.unlink(missing_ok=True)
-    for folder in {file.path.parent for file, _ in orphans}:
-        sync_directory(folder)
-    return Sweep(_told(store, orphans), deleted=True)
+        (store.layout.root / file.path).unlink(missing_ok=True)
+    for folder in {file.path.partition("/")[0] for file, _ in orphans}:
+        sync_directory(store.layout.root / folder)
+    return Sweep(told, deleted=True)
+
+
+def _pack_in(file: StoredFile) -> str:
+    """Return the pack that a file holds, or nothing."""
+    return pack_of(file.owner) if file.owner is not None and file.kind in ("raw", "archive") else ""
 
 
 def _told(store: CheckpointStore, orphans: Iterable[tuple[StoredFile, str]]) -> tuple[Orphan, ...]:
-    root = store.layout.root
-    found = [Orphan(file.path.relative_to(root).as_posix(), file.size_bytes, reason) for file, reason in orphans]
+    found = [Orphan(file.path, size_of(store, file), reason) for file, reason in orphans]
     return tuple(sorted(found, key=lambda orphan: orphan.path))
+
+
+def size_of(store: CheckpointStore, file: StoredFile) -> int:
+    """Return the bytes of a file, none if it is gone."""
+    try:
+        return (store.layout.root / file.path).lstat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def scan(store: CheckpointStore) -> list[StoredFile]:
@@ -136,33 +147,24 @@ def scan(store: CheckpointStore) -> list[StoredFile]:
     files: list[StoredFile] = []
     for folder, kinds in ((store.layout.blobs, _IN_BLOBS), (store.layout.checkpoints, _IN_CHECKPOINTS)):
         try:
-            entries = os.scandir(folder)
+            names = os.listdir(folder)
         except FileNotFoundError:
             continue
-        with entries:
-            files += _files_among(entries, kinds)
+        for name in names:
+            match = _NAME.fullmatch(name)
+            if match is None:
+                kind: Kind | None = "partial" if _PARTIAL.fullmatch(name) else None
+            elif match[2].endswith(PARITY_SUFFIX):
+                kind = "parity"
+            else:
+                kind = kinds.get(match[2], kinds.get(""))
+            if kind is not None:
+                files.append(StoredFile(f"{folder.name}/{name}", kind, match[1] if match else None))
     return files
 
 
 _IN_BLOBS: Mapping[str, Kind] = {RAW_SUFFIX: "raw", ARCHIVE_SUFFIX: "archive"}
 _IN_CHECKPOINTS: Mapping[str, Kind] = {MANIFEST_SUFFIX: "manifest", "": "plain"}
-
-
-def _files_among(entries: Iterable[os.DirEntry[str]], kinds: Mapping[str, Kind]) -> Iterator[StoredFile]:
-    for entry in entries:
-        kind: Kind | None = None
-        match = _NAME.fullmatch(entry.name)
-        if match is not None:
-            kind = "parity" if match[2].endswith(PARITY_SUFFIX) else kinds.get(match[2], kinds.get(""))
-        elif _PARTIAL.fullmatch(entry.name):
-            kind = "partial"
-        if kind is None:
-            continue
-        try:
-            facts = entry.stat(follow_symlinks=False)
-        except FileNotFoundError:
-            continue
-        yield StoredFile(Path(entry.path), kind, match[1] if match else None, facts.st_size, facts.st_mtime)
 
 
 def find_orphans(
@@ -179,8 +181,8 @@ class _Search:
         self._store = store
         self._files = files
         self._marks = marks
-        horizon = time.time() - grace_s
-        self._is_old: Callable[[StoredFile], bool] = lambda file: grace_s == 0 or file.changed_at <= horizon
+        self._grace_s = grace_s
+        self._now = time.time()
         self._present = {file.path for file in files}
         self._unlisted = frozenset(
             str(file.owner)
@@ -193,7 +195,7 @@ class _Search:
     def run(self) -> list[tuple[StoredFile, str]]:
         found = {file.path: (file, reason) for file in self._files if (reason := self._reason(file)) is not None}
         for file in self._files:
-            data = file.path.with_name(file.path.name.removesuffix(PARITY_SUFFIX))
+            data = file.path.removesuffix(PARITY_SUFFIX)
             if file.kind == "parity" and (data in found or data not in self._present) and self._may_go(file):
                 found[file.path] = (file, "what it protects is not needed any more")
         return list(found.values())
@@ -214,18 +216,23 @@ class _Search:
 
     def _bases_of(self, pack: str) -> Iterable[str]:
         """Return what a pack's deltas need: as recorded, and where nothing is, as its own footer tells."""
-        if self._path(pack, ARCHIVE_SUFFIX) not in self._present:
+        if f"{pack}{ARCHIVE_SUFFIX}" not in self._present:
             return ()
-        if pack in self._marks.recodings or self._path(pack, RAW_SUFFIX) in self._present:
+        if pack in self._marks.recodings or f"{pack}{RAW_SUFFIX}" in self._present:
             return self._marks.bases_of(pack)
         try:
-            return read_bases(self._path(pack, ARCHIVE_SUFFIX))
+            return read_bases(self._store.pack_path(pack, ARCHIVE_SUFFIX))
         except DamagedCheckpointError as error:
             logger.warning("which packs the deltas of a pack need is not known: %s", error)
             return ()
 
-    def _path(self, pack: str, suffix: str) -> Path:
-        return self._store.pack_path(pack, suffix)
+    def _is_old(self, file: StoredFile) -> bool:
+        """Tell whether a file has not changed for as long as it is to be left alone."""
+        try:
+            age_s = self._now - (self._store.layout.root / file.path).lstat().st_mtime
+        except FileNotFoundError:
+            return True
+        return age_s >= self._grace_s or self._grace_s == 0
 
     def _may_go(self, file: StoredFile) -> bool:
         """Tell whether nobody could still list what wrote a file."""
@@ -247,7 +254,7 @@ class _Search:
             return None
         if pack not in self._held:
             return "no checkpoint needs it"
-        if not {self._path(pack, RAW_SUFFIX), self._path(pack, ARCHIVE_SUFFIX)} <= self._present:
+        if not {f"{pack}{RAW_SUFFIX}", f"{pack}{ARCHIVE_SUFFIX}"} <= self._present:
             return None
         if pack not in self._replaced:
             self._replaced[pack] = self._is_replaced(pack)
@@ -259,7 +266,7 @@ class _Search:
         """Tell whether the compressed pack beside a raw one was recorded, with all that it needs."""
         recorded = self._marks.recodings.get(pack)
         try:
-            return recorded is not None and read_bases(self._path(pack, ARCHIVE_SUFFIX)) <= set(recorded)
+            return recorded is not None and read_bases(self._store.pack_path(pack, ARCHIVE_SUFFIX)) <= set(recorded)
         except DamagedCheckpointError as error:
             logger.warning("the uncompressed pack stays: %s", error)
             return False

@@ -10,7 +10,7 @@ from typing import Literal
 from ckptlake.checkpoints.marks import Holding, Ledger, closed_over_bases, owner_of
 from ckptlake.checkpoints.records import CheckpointRecord
 from ckptlake.checkpoints.store import CheckpointStore
-from ckptlake.checkpoints.sweeping import StoredFile, find_orphans, scan
+from ckptlake.checkpoints.sweeping import StoredFile, find_orphans, scan, size_of
 from ckptlake.errors import InvalidInputError
 
 By = Literal["run", "experiment", "lake"]
@@ -71,9 +71,10 @@ def usage(store: CheckpointStore, ledger: Ledger, records: Iterable[CheckpointRe
     lost: Counter[str | None] = Counter()
     for file in files:
         name = group_of(file)
-        (lost if file.path in orphans else stored)[name] += file.size_bytes
+        size_bytes = size_of(store, file)
+        (lost if file.path in orphans else stored)[name] += size_bytes
         if file.kind in ("raw", "archive") and users.get(file.owner or "", set()) - {name}:
-            lent[name] += file.size_bytes
+            lent[name] += size_bytes
     counts: Counter[str | None] = Counter()
     logical: Counter[str | None] = Counter()
     for record in records:

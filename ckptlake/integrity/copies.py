@@ -13,6 +13,7 @@ from ckptlake.checkpoints.codec.footer import Base
 from ckptlake.checkpoints.contents import open_contents
 from ckptlake.checkpoints.formats.optional_torch import needing_torch
 from ckptlake.checkpoints.leaves import Leaf
+from ckptlake.checkpoints.manifest import Manifest
 from ckptlake.checkpoints.packs import Packs
 from ckptlake.checkpoints.rawpack import RawPack
 from ckptlake.checkpoints.state_format import get_format
@@ -65,17 +66,15 @@ class InState:
     """The tensor of this number in a checkpoint of a plain format."""
 
     root: Path
-    checkpoint_id: str
+    manifest: Manifest
     number: int
 
     def read(self) -> memoryview:
-        store = CheckpointStore(Layout(self.root), "")
-        manifest = store.read_manifest(self.checkpoint_id)
-        contents = open_contents(store, manifest)
-        return contents.slice(self.number, 0, manifest.tensors[self.number].nbytes)
+        contents = open_contents(CheckpointStore(Layout(self.root), ""), self.manifest)
+        return contents.slice(self.number, 0, self.manifest.tensors[self.number].nbytes)
 
     def __str__(self) -> str:
-        return f"checkpoint {self.checkpoint_id} in {self.root}"
+        return f"checkpoint {self.manifest.checkpoint_id} in {self.root}"
 
 
 @dataclass(frozen=True, slots=True)

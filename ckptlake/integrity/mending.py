@@ -98,11 +98,14 @@ def _header_for(raw: Path, source: Path | None, needed: _Needed) -> tuple[RawHea
     """Return the header that an uncompressed pack should have, and where the data begin in the file as it is."""
     told = read_header(source) if source is not None else None
     expected = make_header(needed.owner, f"{raw.parent.name}/{raw.stem}") if needed.owner is not None else None
+    told_bytes = told.data_bytes if told is not None else None
+    if expected is not None and needed.end <= expected.data_bytes and told_bytes in (None, expected.data_bytes):
+        start = len(expected.payload)
+        if told is None or source is None or source.stat().st_size == start + expected.data_bytes:
+            return expected, start
+        return expected, len(told.payload)
     if told is not None and needed.end <= told.data_bytes:
-        is_other = expected is not None and expected.data_bytes == told.data_bytes and expected.slots != told.slots
-        return (expected if is_other and expected is not None else told), len(told.payload)
-    if expected is not None and needed.end <= expected.data_bytes:
-        return expected, len(expected.payload)
+        return told, len(told.payload)
     return None
 
 

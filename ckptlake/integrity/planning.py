@@ -131,12 +131,13 @@ class _Planner:
             self._manifests[name] = read_whole_manifest(self._store, name)
             return
         except DamagedCheckpointError as error:
-            damage = str(error)
+            damage = str(error).partition("; `ckptlake checkpoints repair`")[0]
         for manifest, origin in self._search.find_manifests(name):
             fitting = self._fitting(manifest)
             if fitting is not None:
                 self._actions.append(RestoreManifest(name, fitting, origin))
                 self._manifests[name] = fitting
+                self._search.learn(fitting)
                 self._concerned.append(name)
                 return
         if name in self._listed:
@@ -261,7 +262,8 @@ class _Planner:
                 self._actions.append(SetAside(name, finding))
             self._actions = [a for a in self._actions if finding is None or not _restores(a, name)]
         elif finding is not None:
-            self._losses.append(Loss(name, finding, lost_tensors(manifest, gone)))
+            tensors = lost_tensors(manifest, gone)
+            self._losses.append(Loss(name, finding, tensors, len(manifest.tensors) - len(tensors)))
         elif not faults and self._listed[name].is_quarantined:
             self._actions.append(Release(name))
 

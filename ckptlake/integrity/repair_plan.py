@@ -119,21 +119,23 @@ class Loss:
     Attributes:
         finding: what is wrong.
         tensors: paths of the tensors that are lost.
+        num_left: how many tensors are left.
     """
 
     checkpoint_id: str
     finding: str
     tensors: tuple[str, ...]
+    num_left: int = 0
 
     def sentence(self) -> str:
         """Return it in words.
 
-        >>> Loss("c1", "the pack blobs/c1.* is missing", ("a", "b")).sentence()
-        'of checkpoint c1 is lost: a, b (the pack blobs/c1.* is missing); `salvage()` of it loads what is left'
+        >>> Loss("c1", "the pack blobs/c1.* is missing", ("a", "b"), num_left=1).sentence()
+        'of checkpoint c1 are lost: a, b (the pack blobs/c1.* is missing); `salvage()` of it loads the 1 tensor left'
         """
-        what = named(self.tensors) if self.tensors else "everything"
-        rest = "; `salvage()` of it loads what is left" if self.tensors else ""
-        return f"of checkpoint {self.checkpoint_id} is lost: {what} ({self.finding}){rest}"
+        what = named(self.tensors) if self.tensors and self.num_left else "all its tensors"
+        rest = f"; `salvage()` of it loads the {counted(self.num_left, 'tensor')} left" if self.num_left else ""
+        return f"of checkpoint {self.checkpoint_id} are lost: {what} ({self.finding}){rest}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +168,7 @@ class RepairPlan:
 
         >>> print(RepairPlan(2, (Adopt("c1"),), (Loss("c2", "its manifest is missing", ()),)))
         list checkpoint c1, which is whole and which no row tells of
-        of checkpoint c2 is lost: everything (its manifest is missing)
+        of checkpoint c2 are lost: all its tensors (its manifest is missing)
         >>> print(RepairPlan(2))
         2 checkpoints were examined and are whole
         """

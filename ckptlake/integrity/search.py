@@ -52,8 +52,13 @@ class Search:
         self._store = store
         self._stores = [store, *(CheckpointStore(Layout(path), "") for path in sources if _has_lake(path))]
         self._sources = tuple(sources)
+        self._learnt: list[Manifest] = []
         self._found: dict[str, Copy | None] = {}
         self._torch: dict[Path, Sequence[int]] = {}
+
+    def learn(self, manifest: Manifest) -> None:
+        """Take a manifest as one of the lake's that is not there now; to be called before bytes are looked for."""
+        self._learnt.append(manifest)
 
     # -- bytes
 
@@ -93,7 +98,7 @@ class Search:
         for store in self._stores:
             root = store.layout.root
             by_digest = found[root] = {}
-            for manifest in self.manifests(store):
+            for manifest in (*_manifests(store), *(self._learnt if store is self._store else ())):
                 for number, tensor in enumerate(manifest.tensors):
                     if tensor.digest is not None and tensor.nbytes:
                         copy = _copy_of(root, manifest, number, tensor)
@@ -103,14 +108,6 @@ class Search:
             for copies in by_digest.values():  # a pack is read in part, a file of another format as a whole
                 copies.sort(key=lambda copy: isinstance(copy, InState))
         return found
-
-    def manifests(self, store: CheckpointStore) -> Iterator[Manifest]:
-        """Yield the manifests of a lake that can be read."""
-        for checkpoint_id in store.checkpoint_ids():
-            try:
-                yield read_whole_manifest(store, checkpoint_id)
-            except CkptlakeError as error:
-                logger.debug("%s", error)
 
     def _indexed(self, digest: str, nbytes: int) -> Iterator[Copy]:
         try:
@@ -216,6 +213,15 @@ class Search:
             yield from ((manifest, str(parity)) for manifest, _ in self._read(out, checkpoint_id))
 
 
+def _manifests(store: CheckpointStore) -> Iterator[Manifest]:
+    """Yield the manifests of a lake that can be read."""
+    for checkpoint_id in store.checkpoint_ids():
+        try:
+            yield read_whole_manifest(store, checkpoint_id)
+        except CkptlakeError as error:
+            logger.debug("%s", error)
+
+
 def is_good(copy: Copy, digest: str) -> bool:
     """Tell whether a copy can be read and has a SHA-256."""
     try:
@@ -254,7 +260,7 @@ def _told_by(path: Path, checkpoint_id: str) -> Iterator[tuple[Manifest, str]]:
 
 def _copy_of(root: Path, manifest: Manifest, number: int, tensor: StoredTensor) -> Copy:
     if manifest.file is not None:
-        return InState(root, manifest.checkpoint_id, number)
+        return InState(root, manifest, number)
     return InPack(root, Piece.of(tensor))
 
 

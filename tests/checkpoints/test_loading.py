@@ -53,7 +53,7 @@ class TestFinding:
             assert run.load_checkpoint(which).state == {"n": number}, which
 
     def test_best_refuses_to_guess(self, lake: Lake, saved: list[Any]) -> None:
-        with pytest.raises(InvalidInputError, match="'acc'.*run.define"):
+        with pytest.raises(InvalidInputError, match=r"'acc'.*run\.define"):
             lake.checkpoints.best("acc")
         assert lake.checkpoints.best("acc", direction="max").id == saved[3].id
         assert lake.checkpoints.best("acc", direction="min").id == saved[0].id
@@ -185,7 +185,18 @@ class TestPieces:
 
     @pytest.mark.parametrize(
         "index",
-        [3, -1, slice(2, 5), slice(None), slice(10, 3), slice(1, 20, 4), (slice(2, 4), 1), (5, slice(1, 3)), ..., (..., 2)],
+        [
+            3,
+            -1,
+            slice(2, 5),
+            slice(None),
+            slice(10, 3),
+            slice(1, 20, 4),
+            (slice(2, 4), 1),
+            (5, slice(1, 3)),
+            ...,
+            (..., 2),
+        ],
     )
     def test_slices(self, opened: Any, index: Any) -> None:
         whole = torch.arange(600.0).reshape(100, 6)
@@ -280,7 +291,7 @@ class TestDamage:
         saved = run.save_checkpoint({"a": torch.ones(4)}, step=1)
         payload = (lake.path / "checkpoints" / f"{saved.id}.json").read_bytes()
         body = payload.index(b'"manifest":') + 11
-        for place in range(0, len(payload) - 2):
+        for place in range(len(payload) - 2):
             spoiled = bytearray(payload)
             spoiled[place] ^= 1
             if place >= body:

@@ -170,6 +170,18 @@ class TestWhatIsFound:
             assert len(lake.checkpoints.compact(keep_raw=0).packs) == 2
             assert_holds(lake, states)
 
+    def test_such_a_checkpoint_keeps_what_another_loses(self, lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+        with lake.run(experiment="x", run_id="one", capture=NOTHING) as run:
+            states = train(run, 2)
+        first = next(iter(states))
+        monkeypatch.setattr(rows, "saved_row", lambda *args: saved_row(*args) | {"packs": None})
+        with lake.run(experiment="x", run_id="two", capture=NOTHING) as run:
+            states[save(run, states[first])] = states[first]
+        plan = lake.checkpoints.plan_retention("latest(9)", keep_optimizer=1, run="one")
+        assert lake.checkpoints.apply(plan).trimmed == (first,)
+        states[first] = {name: states[first][name] for name in ("model", "step")}
+        assert_holds(lake, states)
+
     def test_manifests_are_not_read_to_find_out(self, lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
         with lake.run(experiment="x", capture=NOTHING) as run:
             states = train(run, 3)
@@ -230,7 +242,7 @@ class TestPacks:
         shutil.rmtree(lake.path / "tables")
         shutil.copytree(tmp_path / "tables", lake.path / "tables")
         with quiet_lake(lake.path) as again:
-            assert again.checkpoints.get(last).stored_bytes > 10_000, "nothing tells of the compression"
+            assert again.checkpoints.get(last).stored_bytes > 40_000, "nothing tells of the compression"
             again.checkpoints.delete(first)
             assert again.checkpoints.gc(0, dry_run=False).files == ()
             assert_holds(again, {last: states[last]})

@@ -177,7 +177,7 @@ class TestLakes:
             assert done.deleted == ()
             assert_holds(lake, kept)
             assert files_of(lake) == needed_files(lake)
-            assert done.freed_bytes > 3 * 2 * 16_000
+            assert done.freed_bytes > 3 * 2 * 20_000
             manifests = sum((lake.path / "checkpoints" / f"{one}.json").stat().st_size for one in ids)
             assert before - after == pytest.approx(done.freed_bytes, abs=manifests)
             assert done.freed_bytes >= plan.freed_bytes
@@ -191,7 +191,7 @@ class TestLakes:
             record = lake.checkpoints.get(first)
             manifest = lake._checkpoint_store.read_manifest(first)
             assert record.digest == manifest.digest != whole.digest
-            assert (record.num_tensors, record.logical_bytes) == (2, 32_000)
+            assert (record.num_tensors, record.logical_bytes) == (2, 40_000)
             assert record.stored_bytes == (lake.path / "blobs" / f"{first}.ckpk").stat().st_size
             assert codecs(lake, first) == {
                 "model/frozen": "planes",
@@ -314,5 +314,5 @@ def test_a_crash_at_any_step(scene: tuple[Lake, dict[str, State]], tmp_path: Pat
             assert files_of(lake) == needed_files(lake), at
             for one in ids[:-1]:
                 assert len(lake._checkpoint_store.read_manifest(one).tensors) == 2
-                assert (lake.path / "blobs" / f"{one}.ckpk").stat().st_size < 40_000, at
+                assert (lake.path / "blobs" / f"{one}.ckpk").stat().st_size < 45_000, at
     assert at > 12

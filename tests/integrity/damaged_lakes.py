@@ -49,13 +49,19 @@ def make_states() -> dict[Kind, State]:
     return states
 
 
+STATES = make_states()
+
+
 @dataclass(frozen=True)
 class Scene:
-    """A lake on the disk that nobody has open, its checkpoints' ids by kind, and the states they were saved from."""
+    """A lake on the disk that nobody has open, and its checkpoints' ids by kind."""
 
     root: Path
     ids: Mapping[Kind, str]
-    states: Mapping[Kind, State]
+
+    @property
+    def states(self) -> Mapping[Kind, State]:
+        return STATES
 
     @property
     def store(self) -> CheckpointStore:
@@ -63,7 +69,7 @@ class Scene:
 
     def copy(self, root: Path) -> Scene:
         shutil.copytree(self.root, root)
-        return Scene(root, self.ids, self.states)
+        return Scene(root, self.ids)
 
     def pack(self, kind: Kind) -> Path:
         """Return the pack that a checkpoint wrote."""
@@ -75,9 +81,11 @@ class Scene:
         return self.root / "checkpoints" / f"{self.ids[kind]}.json"
 
     def files(self) -> list[Path]:
-        """Return every file of checkpoints, in a fixed order."""
+        """Return every file of checkpoints, in an order that random ids do not change."""
         folders = (self.root / "blobs", self.root / "checkpoints")
-        return sorted(path for folder in folders for path in folder.iterdir() if path.name[0] != ".")
+        paths = [path for folder in folders for path in folder.iterdir() if path.name[0] != "."]
+        kinds = {name: number for number, name in enumerate(self.ids.values())}
+        return sorted(paths, key=lambda path: (path.parent, kinds[path.name[:26]], path.name[26:]))
 
     def loads(self, kind: Kind) -> bool:
         """Tell whether a checkpoint loads bit for bit as it was saved, all of it compared with its SHA-256."""
@@ -94,13 +102,12 @@ class Scene:
 
 def build(root: Path) -> Scene:
     """Make a lake with one checkpoint of each kind."""
-    states = make_states()
     ids: dict[Kind, str] = {}
     with ckptlake.open(root) as lake, lake.run("care", capture=Capture.nothing()) as run:
-        for step, (kind, state) in enumerate(states.items()):
+        for step, (kind, state) in enumerate(STATES.items()):
             form = kind if kind in ("safetensors", "pickle") else "packed"
             ids[kind] = run.save_checkpoint(state, step=step, format=form).id
-    scene = Scene(root, ids, states)
+    scene = Scene(root, ids)
     compress(scene, "planes")
     compress(scene, "delta", base="third")
     for kind in KINDS:
@@ -174,6 +181,8 @@ class FakeTables:
 def flip(path: Path, bit: int) -> None:
     """Change one bit of a file, counted from its start and around at its end."""
     data = bytearray(path.read_bytes())
+    if not data:
+        return
     bit %= len(data) * 8
     data[bit // 8] ^= 1 << bit % 8
     path.write_bytes(data)

@@ -425,11 +425,11 @@ def damage(scene: Scene, how: str, which: int, other: int, where: int) -> None:
     if how == "flip":
         flip(path, where)
     elif how == "truncate":
-        cut_short(path, where % size)
+        cut_short(path, where % max(size, 1))
     elif how == "delete":
         path.unlink()
     elif how == "zero":
-        start = where % size
+        start = where % max(size, 1)
         overwrite(path, start, bytes(min(512, size - start)))
     elif how == "append":
         path.write_bytes(path.read_bytes() + os.urandom(where % 100))
