@@ -111,9 +111,9 @@ class Care(Finding):
         >>> lake = ckptlake.open(tempfile.mkdtemp())
         >>> with lake.run(experiment="doc") as run:
         ...     for step in (1, 2):
-        ...         saved = run.save_checkpoint({"frozen": np.ones(1000), "step": np.array(step)}, step=step)
+        ...         saved = run.save_checkpoint({"frozen": np.ones(4000), "step": np.array(step)}, step=step)
         >>> [(found.verdict, found.bytes_read) for found in lake.checkpoints.verify_all(level="digest")]
-        [('good', 8008), ('good', 8)]
+        [('good', 32008), ('good', 8)]
         """
         check_level(level)
         for name, value in (("budget_s", budget_s), ("sample", sample)):

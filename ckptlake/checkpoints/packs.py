@@ -45,6 +45,7 @@ class Packs:
     def __init__(self, store: CheckpointStore) -> None:
         self._store = store
         self._open: dict[str, RawPack | Archive] = {}
+        self._offsets: dict[str, dict[str, int]] = {}
         self._lock = threading.Lock()
 
     def get(self, pack: str) -> RawPack | Archive:
@@ -123,11 +124,12 @@ class Packs:
         return opened.view(self._offset(opened, pack, digest) + start, stop - start)
 
     def _offset(self, opened: RawPack, pack: str, digest: str) -> int:
-        text = opened.header()[1].get(MANIFEST_KEY)
-        if text is not None:
-            for tensor in Manifest.decode(text, str(opened.path)).tensors:
-                if tensor.digest == digest and tensor.pack == pack:
-                    return tensor.offset
+        if pack not in self._offsets:
+            text = opened.header()[1].get(MANIFEST_KEY)
+            told = Manifest.decode(text, str(opened.path)).tensors if text is not None else ()
+            self._offsets[pack] = {t.digest: t.offset for t in told if t.digest is not None and t.pack == pack}
+        if digest in self._offsets[pack]:
+            return self._offsets[pack][digest]
         blob = self._store.index.find([digest]).get(digest)
         if blob is None or blob.pack != pack:
             raise DamagedCheckpointError(f"the pack {opened.path} does not hold the content {digest}")

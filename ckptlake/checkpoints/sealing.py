@@ -30,11 +30,15 @@ class Rows(Protocol):
 def seal(store: CheckpointStore, manifest: Manifest, before: Manifest | None, rows: Rows) -> Manifest:
     """Fill in the SHA-256 of every tensor from its file, once that matches its checksums.
 
+    A checkpoint that has been deleted meanwhile is left as it is.
+
     Raises:
         DamagedCheckpointError: the file is not what was written.
         StorageError: the disk refused; the checkpoint stays as it was.
     """
     with store.gate.together():
+        if not store.manifest_path(manifest.checkpoint_id).exists():
+            return manifest
         packs, earlier = Packs(store), Before(store, before)
 
         def measure(tensor: StoredTensor) -> tuple[str, TensorStatistics]:

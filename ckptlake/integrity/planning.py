@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from ckptlake._internal.files import storage_errors
 from ckptlake.checkpoints.manifest import Manifest
 from ckptlake.checkpoints.store import ARCHIVE_SUFFIX, RAW_SUFFIX, CheckpointStore
 from ckptlake.checkpoints.trimming import trimmed
@@ -15,9 +17,9 @@ from ckptlake.errors import CkptlakeError, DamagedCheckpointError
 from ckptlake.integrity.copies import Copy, InFile
 from ckptlake.integrity.deltas import bases_first, comes_back
 from ckptlake.integrity.headers import RawHeader, make_header, read_header, told_start
-from ckptlake.integrity.parity import examine as examine_parity
 from ckptlake.integrity.parity import parity_path
 from ckptlake.integrity.pieces import Fault, Piece, examine_all, is_readable, pieces_of, read_whole_manifest
+from ckptlake.integrity.rebuilding import rebuild_checked
 from ckptlake.integrity.repair_plan import (
     Action,
     Adopt,
@@ -182,7 +184,7 @@ class _Planner:
             mended = {piece.digest for piece in saved}
             follow = {p for p in by_pack[pack] if comes_back(self._store, pack, str(p.digest), mended)}
             pieces = [piece for piece in by_pack[pack] if piece not in follow]
-            action = self._plan_pack(pack, pieces) if pieces else self._plan_header(pack)
+            action = self._plan_pack(pack, pieces, mended) if pieces else self._plan_header(pack)
             actions.append(action)
             saved.update(follow, mended_by(action))
         self._actions += [action for action in actions if action is not None]
@@ -195,7 +197,7 @@ class _Planner:
         source = self._search.find_file(manifest.file)
         return self._plan_rebuild(path, [piece]) if source is None else RestoreFile(path, source, piece)
 
-    def _plan_pack(self, pack: str, pieces: Sequence[Piece]) -> Action | None:
+    def _plan_pack(self, pack: str, pieces: Sequence[Piece], mended: Collection[str | None]) -> Action | None:
         raw = self._store.pack_path(pack, RAW_SUFFIX)
         start = self._other_start(pack, raw)
         copies: list[tuple[Piece, Copy]] = []
@@ -207,7 +209,7 @@ class _Planner:
         found = {piece for piece, _ in copies}
         lost = tuple(piece for piece in pieces if piece not in found)
         path = self._store.find_pack(pack)
-        rebuilt = self._plan_rebuild(path, pieces) if lost and path is not None else None
+        rebuilt = self._plan_rebuild(path, pieces, mended) if lost and path is not None else None
         if rebuilt is not None:
             return rebuilt
         return MendPack(pack, tuple(copies), lost) if copies else None
@@ -239,16 +241,22 @@ class _Planner:
             return None
         return make_header(manifest, pack)
 
-    def _plan_rebuild(self, path: Path, pieces: Sequence[Piece]) -> RebuildFile | None:
-        parity = parity_path(path)
-        if not path.is_file() or not parity.is_file():
+    def _plan_rebuild(
+        self, path: Path, pieces: Sequence[Piece], mended: Collection[str | None] = ()
+    ) -> RebuildFile | None:
+        """Plan to rebuild a file from its parity, if that has been seen to work."""
+        action = RebuildFile(path, parity_path(path), tuple(pieces))
+        if not is_readable(self._store, path) or not action.parity.is_file():
             return None
         try:
-            damage = examine_parity(path, parity)
-        except (CkptlakeError, OSError) as error:
+            with storage_errors("rebuild a file", self._store.layout.cache):
+                self._store.layout.cache.mkdir(exist_ok=True)
+                with tempfile.TemporaryDirectory(dir=self._store.layout.cache) as folder:
+                    rebuild_checked(self._store, action, Path(folder, path.name), mended)
+        except CkptlakeError as error:
             logger.info("its parity does not help: %s", error)
             return None
-        return RebuildFile(path, parity, tuple(pieces)) if damage.is_repairable and not damage.is_clean else None
+        return action
 
     def _conclude(self, manifest: Manifest, faults: Mapping[Piece, Fault], lost: Collection[Piece]) -> None:
         """Plan what is left to do with a checkpoint, and tell what of it is lost."""

@@ -14,17 +14,15 @@ from ckptlake._internal.files import storage_errors
 from ckptlake.checkpoints.contents import open_contents
 from ckptlake.checkpoints.manifest import Manifest
 from ckptlake.checkpoints.parallel import in_parallel
-from ckptlake.checkpoints.rawpack import RawPack
 from ckptlake.checkpoints.rows import saved_row, tensor_rows
 from ckptlake.checkpoints.sealing import Rows
 from ckptlake.checkpoints.statistics import TensorStatistics
-from ckptlake.checkpoints.store import ARCHIVE_SUFFIX, CheckpointStore, blobs_of
+from ckptlake.checkpoints.store import CheckpointStore, blobs_of
 from ckptlake.checkpoints.tensor_pass import measure_view
 from ckptlake.errors import CkptlakeError, DamagedCheckpointError, MissingDependencyError, UnsafeFileError
-from ckptlake.integrity.copies import ByDigest, Copy, InArchive, InFile, entry_of
 from ckptlake.integrity.mending import mend_pack
-from ckptlake.integrity.parity import rebuild
 from ckptlake.integrity.pieces import Piece, examine_all, pieces_of, read_whole_manifest
+from ckptlake.integrity.rebuilding import rebuild_checked
 from ckptlake.integrity.repair_plan import (
     Action,
     Adopt,
@@ -38,7 +36,7 @@ from ckptlake.integrity.repair_plan import (
     SetAside,
 )
 from ckptlake.integrity.replacing import move_aside, replace_file
-from ckptlake.integrity.search import digest_of, is_right
+from ckptlake.integrity.search import digest_of
 from ckptlake.integrity.verification import Verification
 
 logger = logging.getLogger(__name__)
@@ -105,7 +103,7 @@ def _act(store: CheckpointStore, rows: Rows, action: Action) -> None:
         case MendPack():
             mend_pack(store, action)
         case RebuildFile():
-            _put(store, action.path, action.pieces, lambda out: _rebuild(store, action, out))
+            _put(store, action.path, action.pieces, lambda out: rebuild_checked(store, action, out))
         case RestoreFile():
             _put(store, action.path, [action.piece], lambda out: _copy_file(action, out))
         case Adopt():
@@ -129,27 +127,6 @@ def _restore_manifest(store: CheckpointStore, action: RestoreManifest) -> None:
 def _put(store: CheckpointStore, path: Path, pieces: Sequence[Piece], write: Callable[[Path], None]) -> None:
     if not pieces or any(examine_all(store, pieces, "digest")):
         replace_file(store, path, write, reason="the file was damaged and has been restored")
-
-
-def _rebuild(store: CheckpointStore, action: RebuildFile, out: Path) -> None:
-    rebuild(action.path, action.parity, out)
-    for piece in action.pieces:
-        if not is_right(_copy_in(store, action.path, out, piece).read(), piece):
-            raise DamagedCheckpointError(f"the parity {action.parity} is that of another file: {piece} is not in it")
-
-
-def _copy_in(store: CheckpointStore, path: Path, out: Path, piece: Piece) -> Copy:
-    """Return where a piece is in a file that will take the name of another."""
-    if not piece.is_pack:
-        return InFile(out, 0, piece.nbytes)
-    if path.suffix != ARCHIVE_SUFFIX:
-        with closing(RawPack(out)) as pack:
-            return InFile(out, pack.data_start + piece.offset, piece.nbytes)
-    assert piece.digest is not None
-    found = entry_of(out, piece.digest)
-    base = found[1] if found is not None else None
-    told = ByDigest(store.layout.root, base.pack, base.digest, piece.nbytes) if base is not None else None
-    return InArchive(out, piece.digest, piece.nbytes, told)
 
 
 def _copy_file(action: RestoreFile, out: Path) -> None:

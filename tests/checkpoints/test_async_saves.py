@@ -312,3 +312,14 @@ class TestDeferredDigests:
         monkeypatch.setattr(sealing, "measure_view", damage)
         with pytest.raises(DamagedCheckpointError, match="'w'"), lake.run(capture=Capture.nothing()) as run:
             run.save_checkpoint({"w": torch.ones(10)}, digest="deferred")
+
+    def test_one_that_is_deleted_before_stays_deleted(self, lake: Lake, run: Run) -> None:
+        from ckptlake.checkpoints.sealing import seal
+
+        saved = run.save_checkpoint({"w": torch.randn(100, 100)}, digest="deferred")
+        manifest = lake.checkpoints._store.read_manifest(saved.id)
+        run._finish_saving()
+        lake.checkpoints.delete(saved.id)
+        seal(lake.checkpoints._store, manifest, None, lake._get_writer())
+        assert lake.checkpoints.list(run) == []
+        assert not (lake.path / "checkpoints" / f"{saved.id}.json").exists()
