@@ -15,7 +15,7 @@ from ckptlake.checkpoints.manifest import Manifest
 from ckptlake.checkpoints.records import CheckpointRecord
 from ckptlake.checkpoints.sealing import seal
 from ckptlake.checkpoints.store import blobs_of
-from ckptlake.errors import DamagedCheckpointError, InvalidInputError
+from ckptlake.errors import CheckpointNotFoundError, DamagedCheckpointError, InvalidInputError
 from ckptlake.integrity.coverage import Target
 from ckptlake.integrity.monitor import BYTES_PER_S, EVERY_S, Monitor, Scrub
 from ckptlake.integrity.pieces import Level, read_whole_manifest
@@ -23,7 +23,7 @@ from ckptlake.integrity.planning import plan_repair
 from ckptlake.integrity.protection import Progress, Protected, protect_checkpoints
 from ckptlake.integrity.register import TableRegister
 from ckptlake.integrity.repair import Repaired, carry_out
-from ckptlake.integrity.repair_plan import RepairPlan
+from ckptlake.integrity.repair_plan import RepairPlan, named
 from ckptlake.integrity.verification import (
     Verification,
     Verifier,
@@ -165,6 +165,12 @@ class Care(Finding):
         if found.is_good and found.level in levels_from("digest") and record.status == "quarantined":
             self.add_event(record, "released")
             logger.info("checkpoint %s of step %s is good again", record.id, record.step)
+
+    def _forget_damaged(self, found: Verification) -> None:
+        try:
+            super()._forget_damaged(found)
+        except (CheckpointNotFoundError, DamagedCheckpointError) as error:  # its tensors may be good for others
+            logger.info("later checkpoints go on to share tensors of %s: %s", found.checkpoint_id, error)
 
     def _longest_ago_first(self, run: str | Run | None, experiment: str | None, level: Level) -> list[CheckpointRecord]:
         verified_from = facts.verified_from(self._ask, levels_from(level))
@@ -317,8 +323,9 @@ class Care(Finding):
             if record is None:
                 continue
             verification = verify(self._store, name, "digest")
-            if not verification.is_good and not verification.tensors_lost and name in lost:
-                verification = replace(verification, tensors_lost=lost[name].tensors)
+            if verification.finding is not None and not verification.tensors_lost and name in lost:
+                finding = f"{verification.finding}; lost are {named(lost[name].tensors)}"
+                verification = replace(verification, finding=finding, tensors_lost=lost[name].tensors)
             self.record_verification(verification, record)
             found.append(verification)
             if verification.is_good:

@@ -157,7 +157,7 @@ def test_the_budget_is_kept_across_restarts(fresh: Callable[[], Scene], rate: fl
     for life in [*lives, 10**6]:
         monitor = watch(scene, book, time, bytes_per_s=rate, level="digest")
         begun, before = time.now, read
-        for step, _ in zip(steps(monitor, time), range(life), strict=False):
+        for _, step in zip(range(life), steps(monitor, time), strict=False):
             read += step.bytes_read
             assert read - before <= rate * (time.now - begun).total_seconds() + 1
     total = sum(distinct(scene).values())

@@ -709,7 +709,7 @@ def test_index_and_lock_files_are_no_checkpoints(scene: Scene, tables: FakeTable
 # -- properties
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     damages=st.lists(
         st.tuples(DAMAGES, st.integers(0, 100), st.integers(0, 100), st.integers(0, 2**31)), min_size=1, max_size=4
@@ -728,7 +728,7 @@ def test_whatever_has_a_copy_comes_back(
     assert plan(scene, tables).is_empty
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     damages=st.lists(
         st.tuples(DAMAGES, st.integers(0, 100), st.integers(0, 100), st.integers(0, 2**31)), min_size=1, max_size=3
