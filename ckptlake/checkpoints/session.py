@@ -159,8 +159,10 @@ class CheckpointSession:
         self._store.prepare()
         ownership = Ownership(request.optimizers)
         sources = [Source(leaf, version_of(leaf)) for leaf in flat.leaves]
-        live = [source for source in sources if ownership.owns(source.leaf)]
-        staged = [source for source in sources if not ownership.owns(source.leaf)]
+        live: list[Source] = []
+        staged: list[Source] = []
+        for source in sources:
+            (live if ownership.owns(source.leaf) else staged).append(source)
         fence, at_once = Fence(live, self._staging), Fence(staged, self._staging)
         draft = self._draft(request, flat)
 
