@@ -484,6 +484,20 @@ def test_compressed_packs_are_verified_protected_and_repaired(lake: Lake, ids: l
     assert all(one.is_good for one in lake.checkpoints.verify_all(level="digest"))
 
 
+def test_a_lake_without_its_packs_comes_back_from_a_copy(lake: Lake, ids: list[str], tmp_path: Path) -> None:
+    import shutil
+
+    (lake.path / "blobs").rename(tmp_path / "copy")
+    assert {one.verdict for one in lake.checkpoints.verify_all()} == {"missing"}
+    lake.checkpoints.repair(lake.checkpoints.plan_repair(sources=[tmp_path / "copy"]))
+    assert {one.verdict for one in lake.checkpoints.verify_all(level="loads")} == {"good"}
+    for name in ids:
+        assert pack(lake, name).read_bytes() == (tmp_path / "copy" / pack(lake, name).name).read_bytes()
+    shutil.rmtree(lake.path / "checkpoints")
+    repaired = lake.checkpoints.repair(lake.checkpoints.plan_repair())
+    assert {one.verdict for one in repaired.found} == {"good"}, "manifests stand in the packs too"
+
+
 def test_one_checkpoint_is_repaired_alone(lake: Lake, ids: list[str]) -> None:
     for name in ids[2:]:
         (lake.path / "checkpoints" / f"{name}.json").unlink()

@@ -292,7 +292,9 @@ class Care(Finding):
         1 checkpoint was examined and is whole
         """
         wanted = None if which is None and run is None else self._named(which, run)
-        return plan_repair(self._store, TableRegister(self._ask), wanted, [Path(source) for source in sources])
+        return plan_repair(
+            self._store, TableRegister(self._ask), wanted, [Path(source).expanduser().absolute() for source in sources]
+        )
 
     def repair(self, plan: RepairPlan) -> Repaired:
         """Do what a plan says, then verify what it concerns.
@@ -322,6 +324,7 @@ class Care(Finding):
             record = self.find(name)
             if record is None:
                 continue
+            self._seal_what_is_left(record, "digest")
             verification = verify(self._store, name, "digest")
             if verification.finding is not None and not verification.tensors_lost and name in lost:
                 finding = f"{verification.finding}; lost are {named(lost[name].tensors)}"

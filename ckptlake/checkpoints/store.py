@@ -14,7 +14,7 @@ from ckptlake.checkpoints.checksums import quick_key
 from ckptlake.checkpoints.gate import Gate
 from ckptlake.checkpoints.index import Blob, BlobIndex
 from ckptlake.checkpoints.manifest import Manifest
-from ckptlake.errors import CheckpointNotFoundError, CkptlakeError
+from ckptlake.errors import CheckpointNotFoundError, CkptlakeError, DamagedCheckpointError
 from ckptlake.tables.layout import Layout
 
 logger = logging.getLogger(__name__)
@@ -75,11 +75,17 @@ class CheckpointStore:
         """
         path = self.manifest_path(checkpoint_id)
         try:
-            return Manifest.decode(path.read_bytes(), str(path))
+            manifest = Manifest.decode(path.read_bytes(), str(path))
         except FileNotFoundError:
             raise CheckpointNotFoundError(
                 f"the lake has no checkpoint {checkpoint_id!r}; `ckptlake checkpoints list` shows those it has"
             ) from None
+        if manifest.checkpoint_id != checkpoint_id:
+            raise DamagedCheckpointError(
+                f"the manifest {path} is that of another checkpoint, {manifest.checkpoint_id}: `ckptlake checkpoints "
+                "repair` looks for its own"
+            )
+        return manifest
 
     def checkpoint_ids(self) -> list[str]:
         """Return the ids of all checkpoints that have a manifest."""

@@ -7,7 +7,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from ckptlake.integrity.headers import RawHeader, make_header, read_header
 from ckptlake.integrity.pieces import STRETCH_BYTES, Piece, examine_all, is_readable, read_whole_manifest
 from ckptlake.integrity.repair_plan import MendPack
 from ckptlake.integrity.replacing import replace_file
-from ckptlake.integrity.search import is_good, is_right
+from ckptlake.integrity.search import Search, is_good, is_right
 
 _SECTOR_BYTES = 4096
 
@@ -59,6 +59,7 @@ def mend_pack(store: CheckpointStore, action: MendPack) -> None:
     pieces = [piece for piece, _ in action.copies]
     if pieces and not any(examine_all(store, pieces, "digest")):
         return
+    action = replace(action, copies=tuple((piece, _still(store, piece, copy)) for piece, copy in action.copies))
     needed = _needed(store, action.pack)
     has_raw = os.path.lexists(raw)
     source = raw if is_readable(store, raw) else None
@@ -121,7 +122,7 @@ def _write_raw(action: MendPack, header: tuple[RawHeader, int], source: Path | N
             for offset, block in _what_is_left(source, source_start, told.data_bytes):
                 _write(descriptor, block, start + offset)
         for piece, copy in action.copies:
-            _write(descriptor, _checked(piece, copy), start + piece.offset)
+            _write(descriptor, copy.read(), start + piece.offset)
     finally:
         os.close(descriptor)
     return start
@@ -173,16 +174,19 @@ def _write(descriptor: int, payload: bytes | memoryview, place: int) -> None:
         view, place = view[written:], place + written
 
 
-def _checked(piece: Piece, copy: Copy) -> memoryview:
-    """Return the bytes of a piece from a copy, having compared them.
+def _still(store: CheckpointStore, piece: Piece, copy: Copy) -> Copy:
+    """Return a copy that is as it was planned, or where its file has been repaired since, what that held before.
 
     Raises:
-        DamagedCheckpointError: they are others now.
+        DamagedCheckpointError: there is none any more.
     """
-    data = copy.read()
-    if not is_right(data, piece):
+    assert piece.digest is not None
+    if is_good(copy, piece.digest):
+        return copy
+    other = Search(store).find(piece.digest, piece.nbytes)
+    if other is None:
         raise DamagedCheckpointError(f"what {copy} held of {piece} has changed since the repair was planned")
-    return data
+    return other
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,11 +80,15 @@ def plan_repair(
     Raises:
         InvalidInputError: one of the sources does not exist.
         LakeFormatError: a newer ckptlake wrote something.
+        ReadOnlyLakeError: the lake cannot be written, so it cannot be repaired either.
     """
     search = Search(store, sources)
     on_disk = [] if wanted is not None else [*store.checkpoint_ids(), *_owners_of_packs(store)]
-    if on_disk:
-        with store.gate.alone():  # whoever was saving has listed it once this has been held
+    if on_disk and store.layout.blobs.is_dir():
+        with (
+            storage_errors("plan a repair", store.layout.blobs),
+            store.gate.alone(),
+        ):  # whoever was saving has listed it once this has been held
             pass
     listed = register.listed()
     live = [name for name, facts in listed.items() if not facts.is_deleted]

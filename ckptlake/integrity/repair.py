@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ckptlake._internal.files import storage_errors
 from ckptlake.checkpoints.contents import open_contents
-from ckptlake.checkpoints.manifest import Manifest
+from ckptlake.checkpoints.manifest import Manifest, PlainFile
 from ckptlake.checkpoints.parallel import in_parallel
 from ckptlake.checkpoints.rows import saved_row, tensor_rows
 from ckptlake.checkpoints.sealing import Rows
@@ -36,7 +36,7 @@ from ckptlake.integrity.repair_plan import (
     SetAside,
 )
 from ckptlake.integrity.replacing import move_aside, replace_file
-from ckptlake.integrity.search import digest_of
+from ckptlake.integrity.search import Search, digest_of
 from ckptlake.integrity.verification import Verification
 
 logger = logging.getLogger(__name__)
@@ -105,7 +105,7 @@ def _act(store: CheckpointStore, rows: Rows, action: Action) -> None:
         case RebuildFile():
             _put(store, action.path, action.pieces, lambda out: rebuild_checked(store, action, out))
         case RestoreFile():
-            _put(store, action.path, [action.piece], lambda out: _copy_file(action, out))
+            _put(store, action.path, [action.piece], lambda out: _copy_file(store, action, out))
         case Adopt():
             _adopt(store, rows, action.checkpoint_id)
         case SetAside():
@@ -129,10 +129,17 @@ def _put(store: CheckpointStore, path: Path, pieces: Sequence[Piece], write: Cal
         replace_file(store, path, write, reason="the file was damaged and has been restored")
 
 
-def _copy_file(action: RestoreFile, out: Path) -> None:
-    shutil.copyfile(action.source, out)
+def _copy_file(store: CheckpointStore, action: RestoreFile, out: Path) -> None:
+    source = action.source
+    if not source.is_file() or digest_of(source) != action.piece.digest:
+        wanted = PlainFile(action.path.name, action.piece.nbytes, str(action.piece.digest), action.piece.checks)
+        other = Search(store).find_file(wanted)
+        if other is None:
+            raise DamagedCheckpointError(f"{source} has changed since the repair was planned: plan it anew")
+        source = other
+    shutil.copyfile(source, out)
     if digest_of(out) != action.piece.digest:
-        raise DamagedCheckpointError(f"{action.source} has changed since the repair was planned: plan it anew")
+        raise DamagedCheckpointError(f"{source} did not reach the disk as it is: check that disk")
 
 
 def _adopt(store: CheckpointStore, rows: Rows, checkpoint_id: str) -> None:

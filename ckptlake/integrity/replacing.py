@@ -86,7 +86,7 @@ def _keep(store: CheckpointStore, path: Path, reason: str) -> Path | None:
         return None
     folder = store.layout.quarantine
     folder.mkdir(exist_ok=True)
-    place = folder / f"{path.name}.{secrets.token_hex(4)}"
+    place = folder / f"{path.stem}.{secrets.token_hex(4)}{path.suffix}"
     try:
         os.link(path, place, follow_symlinks=False)
     except OSError:  # a directory, another disk, or a file of somebody else

@@ -24,7 +24,7 @@ from ckptlake.integrity.copies import (
     slots_of,
     torch_leaves,
 )
-from ckptlake.integrity.headers import manifest_in
+from ckptlake.integrity.headers import manifest_in, read_header
 from ckptlake.integrity.parity import parity_path, rebuild
 from ckptlake.integrity.pieces import Piece, read_whole_manifest
 from ckptlake.tables.layout import Layout
@@ -35,6 +35,8 @@ _TORCH_SUFFIXES = frozenset({".pt", ".pth", ".bin"})
 
 class Search:
     """Looks for bytes by their digest; what it returns has been read and compared.
+
+    What repairs before have moved to quarantine is looked at too.
 
     Args:
         store: the lake's checkpoints.
@@ -51,7 +53,8 @@ class Search:
                 raise InvalidInputError(f"there is nothing at {path} to repair from; check the path")
         self._store = store
         self._stores = [store, *(CheckpointStore(Layout(path), "") for path in sources if _has_lake(path))]
-        self._sources = tuple(sources)
+        aside = store.layout.quarantine
+        self._sources = (*sources, aside) if aside.is_dir() else tuple(sources)
         self._learnt: list[Manifest] = []
         self._found: dict[str, Copy | None] = {}
         self._torch: dict[Path, Sequence[int]] = {}
@@ -83,6 +86,7 @@ class Search:
         for store in self._stores:
             yield from self._tensors[store.layout.root].get(digest, ())
         yield from self._indexed(digest, nbytes)
+        yield from self._told_by_headers.get(digest, ())
         for path in (*self._archives_here, *self._files(ARCHIVE_SUFFIX)):
             yield from self._in_archive(path, digest, nbytes)
         for path in self._files(RAW_SUFFIX):
@@ -107,6 +111,26 @@ class Search:
                             copies.append(copy)
             for copies in by_digest.values():  # a pack is read in part, a file of another format as a whole
                 copies.sort(key=lambda copy: isinstance(copy, InState))
+        return found
+
+    @cached_property
+    def _told_by_headers(self) -> Mapping[str, list[InFile]]:
+        """The tensors that uncompressed packs tell of themselves, by digest, under whatever name a pack stands."""
+        folders = [folder for store in self._stores for folder in (store.layout.blobs, store.layout.checkpoints)]
+        paths = [path for folder in folders for path in sorted(folder.glob(f"*{RAW_SUFFIX}"))]
+        found: dict[str, list[InFile]] = {}
+        for path in (*paths, *self._files(RAW_SUFFIX)):
+            try:
+                told = read_header(path)
+            except (CkptlakeError, OSError) as error:
+                logger.debug("%s", error)
+                continue
+            if told is None or told.manifest is None:
+                continue
+            for tensor in told.manifest.tensors:
+                if tensor.digest is not None and tensor.pack.endswith(f"/{told.manifest.checkpoint_id}"):
+                    place = InFile(path, len(told.payload) + tensor.offset, tensor.nbytes)
+                    found.setdefault(tensor.digest, []).append(place)
         return found
 
     def _indexed(self, digest: str, nbytes: int) -> Iterator[Copy]:

@@ -287,6 +287,13 @@ class TestDamage:
         with pytest.raises(DamagedCheckpointError, match="manifest"):
             run.load_checkpoint("latest")
 
+    def test_a_manifest_in_the_place_of_another(self, lake: Lake, run: Run) -> None:
+        first, second = (run.save_checkpoint({"a": torch.ones(64) * step}, step=step) for step in (1, 2))
+        folder = lake.path / "checkpoints"
+        (folder / f"{second.id}.json").write_bytes((folder / f"{first.id}.json").read_bytes())
+        with pytest.raises(DamagedCheckpointError, match=first.id):
+            run.load_checkpoint(second.id)
+
     def test_every_flipped_byte_of_a_manifest_is_found(self, lake: Lake, run: Run) -> None:
         saved = run.save_checkpoint({"a": torch.ones(4)}, step=1)
         payload = (lake.path / "checkpoints" / f"{saved.id}.json").read_bytes()

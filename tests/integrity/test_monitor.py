@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -157,7 +158,7 @@ def test_the_budget_is_kept_across_restarts(fresh: Callable[[], Scene], rate: fl
     for life in [*lives, 10**6]:
         monitor = watch(scene, book, time, bytes_per_s=rate, level="digest")
         begun, before = time.now, read
-        for _, step in zip(range(life), steps(monitor, time), strict=False):
+        for step in itertools.islice(steps(monitor, time), life):
             read += step.bytes_read
             assert read - before <= rate * (time.now - begun).total_seconds() + 1
     total = sum(distinct(scene).values())

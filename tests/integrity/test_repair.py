@@ -165,6 +165,39 @@ def test_swapped_packs_find_each_other(scene: Scene, tables: FakeTables, tmp_pat
     assert broken(scene) == set()
 
 
+def test_swapped_uncompressed_packs_find_each_other(scene: Scene, tables: FakeTables) -> None:
+    before = snapshot(scene)
+    swap(scene.pack("second"), scene.pack("third"))
+    planned, repaired = repair(scene, tables)
+    assert planned.losses == ()
+    assert repaired.failed == ()
+    assert snapshot(scene) == before
+
+
+def test_swapped_plain_files_find_each_other(tmp_path: Path) -> None:
+    from damaged_lakes import STATES
+
+    import ckptlake
+    from ckptlake.config import Capture
+
+    with ckptlake.open(tmp_path / "lake") as lake, lake.run("care", capture=Capture.nothing()) as run:
+        saved = [run.save_checkpoint(STATES[kind], step=1, format="pickle").id for kind in ("first", "third")]
+        paths = [lake.path / "checkpoints" / f"{name}.pkl" for name in saved]
+        before = [path.read_bytes() for path in paths]
+        swap(*paths)
+        repaired = lake.checkpoints.repair(lake.checkpoints.plan_repair())
+    assert repaired.failed == ()
+    assert [path.read_bytes() for path in paths] == before
+
+
+def test_what_was_moved_to_quarantine_helps(scene: Scene, tables: FakeTables) -> None:
+    (scene.root / "quarantine").mkdir()
+    scene.pack("second").rename(scene.root / "quarantine" / "set-aside.safetensors")
+    _, repaired = repair(scene, tables)
+    assert repaired.failed == ()
+    assert broken(scene) == set()
+
+
 # -- manifests
 
 
@@ -184,8 +217,8 @@ def test_a_damaged_manifest_is_replaced_and_kept(scene: Scene, tables: FakeTable
     cut_short(scene.manifest("second"), 500)
     repair(scene, tables)
     assert scene.manifest("second").read_bytes() == before
-    kept = [name for name in quarantined(scene) if name.startswith(scene.manifest("second").name)]
-    assert (scene.root / "quarantine" / kept[0]).stat().st_size == 500
+    kept = [path.stat().st_size for path in (scene.root / "quarantine").glob(f"{scene.ids['second']}.*.json")]
+    assert 500 in kept
 
 
 def test_swapped_manifests_come_back(scene: Scene, tables: FakeTables) -> None:
@@ -562,7 +595,7 @@ def test_what_stands_in_the_way_is_moved(scene: Scene, whole: Scene, tables: Fak
     _, repaired = repair(scene, tables, whole.root)
     assert repaired.failed == ()
     assert scene.loads(kind)
-    kept = [name for name in quarantined(scene) if name.startswith(path.name) and not name.endswith(".json")]
+    kept = [name for name in quarantined(scene) if name.startswith(path.stem) and name.endswith(path.suffix)]
     assert (scene.root / "quarantine" / kept[0] / "inside").read_text() == "x"
 
 
@@ -686,6 +719,42 @@ def test_a_full_disk_leaves_everything_as_it_was(
     monkeypatch.undo()
     assert "No space left" in repaired.failed[0][1]
     assert snapshot(scene) == before
+
+
+@pytest.mark.parametrize("number", range(1, 14))
+def test_a_repair_that_is_interrupted_can_be_repeated(
+    scene: Scene, whole: Scene, tables: FakeTables, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Wherever it ends, what was good is good, and the next repair does the rest."""
+    overwrite(scene.pack("second"), scene.pack("second").stat().st_size - 9000, bytes(100))
+    cut_short(scene.pack("planes"), 9000)
+    cut_short(scene.manifest("third"), 10)
+    overwrite(scene.manifest("pickle").with_suffix(".pkl"), 500, bytes(100))
+    bad = broken(scene)
+    planned = plan(scene, tables, whole.root)
+    assert len(planned.actions) == 4
+    calls = 0
+
+    def interrupting(call: Callable[..., object]) -> Callable[..., object]:
+        def counted(*arguments: object, **more: object) -> object:
+            nonlocal calls
+            calls += 1
+            if calls == number:
+                raise KeyboardInterrupt
+            return call(*arguments, **more)
+
+        return counted
+
+    monkeypatch.setattr(Path, "rename", interrupting(Path.rename))
+    monkeypatch.setattr(os, "link", interrupting(os.link))
+    monkeypatch.setattr(os, "fsync", interrupting(os.fsync))
+    with pytest.raises(KeyboardInterrupt):
+        carry_out(scene.store, tables, planned)
+    monkeypatch.undo()
+    assert broken(scene) <= bad
+    _, repaired = repair(scene, tables, whole.root)
+    assert repaired.failed == ()
+    assert broken(scene) == set()
 
 
 def test_only_what_is_asked_for_is_looked_at(scene: Scene, whole: Scene, tables: FakeTables) -> None:
