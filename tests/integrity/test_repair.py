@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import mmap
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -22,6 +23,7 @@ from test_verification import DAMAGES, damage
 from ckptlake.checkpoints.opened import OpenedCheckpoint
 from ckptlake.errors import InvalidInputError
 from ckptlake.integrity import mending as mending_module
+from ckptlake.integrity import pieces
 from ckptlake.integrity.parity import parity_path, protect
 from ckptlake.integrity.planning import plan_repair
 from ckptlake.integrity.protection import protect_checkpoints
@@ -634,6 +636,15 @@ def test_sectors_that_cannot_be_read_cost_no_others(
         check(descriptor, offset, offset + sum(map(len, buffers)))
         return readable_into(descriptor, buffers, offset)
 
+    def map_into(descriptor: int, start: int, stop: int) -> mmap.mmap | None:
+        try:
+            check(descriptor, start, stop)
+        except OSError:  # as the system says when it cannot bring a page into memory
+            return None
+        return mappable(descriptor, start, stop)
+
+    mappable = pieces._mapped
+    monkeypatch.setattr(pieces, "_mapped", map_into)
     monkeypatch.setattr(os, "pread", read)
     monkeypatch.setattr(os, "preadv", read_into)
     planned = plan(scene, tables, whole.root)

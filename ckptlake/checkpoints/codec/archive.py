@@ -18,7 +18,7 @@ from typing import Self
 import numpy as np
 import xxhash
 
-from ckptlake.checkpoints.codec.chunks import decode_chunk, encode_chunk, needs_base
+from ckptlake.checkpoints.codec.chunks import CHUNK_ELEMENTS, CutChunk, cut_chunk, decode_chunk, needs_base
 from ckptlake.checkpoints.codec.footer import (
     TRAILER_BYTES,
     Base,
@@ -29,6 +29,7 @@ from ckptlake.checkpoints.codec.footer import (
     footer_length,
     parse,
 )
+from ckptlake.checkpoints.codec.planes import Memory
 from ckptlake.checkpoints.dtypes import get_dtype
 from ckptlake.errors import DamagedCheckpointError, InvalidInputError
 
@@ -75,6 +76,7 @@ class ArchiveWriter:
         self._entries: dict[str, StoredTensor] = {}
         self._end = 0
         self._lock = threading.Lock()
+        self._memory = Memory(CHUNK_ELEMENTS)
         self._file = path.open("xb", buffering=0)
         self._encoders = ThreadPoolExecutor(_ENCODERS, thread_name_prefix="ckptlake-encode")
 
@@ -89,9 +91,11 @@ class ArchiveWriter:
     ) -> StoredTensor:
         """Store one tensor and return what the footer will say of it.
 
-        Both callbacks are called here, chunk by chunk in order, while other threads encode what they gave before:
-        each must give memory that stays unchanged until `add` returns. A few chunks are held at a time. May be
-        called from several threads at once; after an error the pack is as if the tensor had never been given.
+        Both callbacks are called here, chunk by chunk in order. Chunks are cut into lanes here too, while other threads
+        code the lanes of those before: the many short calls of cutting would only keep two threads waiting for each
+        other. The callbacks must give memory that stays unchanged until `add` returns. A few chunks are held at a
+        time. May be called from several threads at once; after an error the pack is as if the tensor had never been
+        given.
 
         Args:
             digest: what the tensor is known by; each only once in a pack.
@@ -109,21 +113,22 @@ class ArchiveWriter:
         self._check(digest, dtype, nbytes)
         if (base is None) != (read_base is None):
             raise InvalidInputError("a base and the way to read it are given together or not at all")
-        pending: deque[Future[Pieces]] = deque()
+        pending: deque[tuple[CutChunk, Future[Pieces]]] = deque()
         stored: list[tuple[StoredChunk, bool]] = []
         try:
             for start, stop in _ranges(dtype, nbytes):
                 raw = _exactly(read(start, stop), start, stop)
                 other = None if read_base is None else _exactly(read_base(start, stop), start, stop)
                 if len(pending) == _CHUNKS_IN_FLIGHT:
-                    stored.append(self._store(pending[0].result()))
+                    stored.append(self._store(*pending[0]))
                     pending.popleft()
-                pending.append(self._encoders.submit(encode_chunk, raw, get_dtype(dtype), other))
-            stored.extend(self._store(future.result()) for future in pending)
+                chunk = cut_chunk(raw, get_dtype(dtype), other, self._memory)
+                pending.append((chunk, self._encoders.submit(chunk.packed)))
+            stored.extend(self._store(*coded) for coded in pending)
         except BaseException:
-            for future in pending:
+            for _, future in pending:
                 future.cancel()
-            wait(pending)
+            wait([future for _, future in pending])
             raise
         chunks = tuple(chunk for chunk, _ in stored)
         if not any(against for _, against in stored):
@@ -153,8 +158,9 @@ class ArchiveWriter:
         if nbytes < 0 or nbytes % get_dtype(dtype).itemsize:
             raise InvalidInputError(f"{nbytes} bytes are no whole number of {dtype}")
 
-    def _store(self, pieces: Pieces) -> tuple[StoredChunk, bool]:
+    def _store(self, chunk: CutChunk, coded: Future[Pieces]) -> tuple[StoredChunk, bool]:
         """Write a chunk; return where, and whether it holds differences to a base."""
+        pieces = coded.result()
         digest = xxhash.xxh3_64()
         for piece in pieces:
             digest.update(piece)
@@ -166,6 +172,7 @@ class ArchiveWriter:
         for piece in pieces:
             self._write(piece, place)
             place += len(piece)
+        chunk.give_back(self._memory)
         return StoredChunk(offset, length, digest.intdigest()), needs_base(pieces[0])
 
     def _write(self, piece: bytes | memoryview, offset: int) -> None:

@@ -1,21 +1,22 @@
 """Chunks: a stretch of a tensor turned into fewer bytes where that can be, and back, bit for bit.
 
 The first byte of a chunk is its method. Method 0 is followed by the raw bytes. Methods 1 and 2 are followed by the
-rotation of the words (u8), the number of lanes (u8) and for each lane its width in bytes (u8) and its stored length
-(u32), then by the lanes. A lane is stored as it is where its length is what its words take, and entropy coded where
-it is less. Method 2 means that the words are differences to those of a base. All numbers are little-endian, and
-complex numbers count as two words each.
+rotation of the words' upper halves (u8), the number of lanes (u8) and for each lane its width in bytes (u8) and its
+stored length (u32), then by the lanes. A lane is stored as it is where its length is what its words take, and entropy
+coded where it is less. Method 2 means that the words are differences to those of a base. All numbers are
+little-endian, and complex numbers count as two words each.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from ckptlake.checkpoints.codec.entropy import entropies, pack, sample, unpack
-from ckptlake.checkpoints.codec.planes import Cut, Words
+from ckptlake.checkpoints.codec.planes import Cut, Memory, Words
 from ckptlake.checkpoints.dtypes import DType
 from ckptlake.errors import DamagedCheckpointError, InvalidInputError
 
@@ -25,13 +26,49 @@ CHUNK_ELEMENTS = 1 << 20
 _RAW, _PLANES, _DELTA = range(3)
 _HEAD = struct.Struct("<BBB")
 _LANE = struct.Struct("<BI")
-_LANE_WIDTHS = (4, 2, 1)
 _LEAST_BYTES = 256
 _NOISE_BITS = 7.7
 _WORTH_A_BASE = 1 / 64
 # Rotations that bring the changing part of the exponent into the highest byte. A float64 has three bits of it too
 # many; those that weights never change go to the lowest byte. Half floats come out the same with and without one.
 _ROTATIONS = {"float32": 1, "bfloat16": 1, "complex64": 1, "float64": 4, "complex128": 4}
+
+
+@dataclass(frozen=True, slots=True)
+class CutChunk:
+    """A chunk between the two halves of its encoding, which take about as long as each other.
+
+    Attributes:
+        raw: its bytes as they are.
+        method: how it is stored unless `raw` takes less.
+        lanes: its words cut, each lane with whether coding is worth a try; none where it is stored raw.
+    """
+
+    raw: Words
+    method: int
+    rotation: int = 0
+    lanes: Sequence[tuple[Words, bool]] = ()
+
+    def packed(self) -> list[bytes | memoryview]:
+        """Return the pieces of the chunk, as `encode_chunk` does; most of the time other threads can run."""
+        if self.lanes:
+            heads = [_HEAD.pack(self.method, self.rotation, len(self.lanes))]
+            pieces: list[bytes | memoryview] = []
+            for lane, is_worth_it in self.lanes:
+                piece: bytes | memoryview = lane.view(np.uint8).data
+                if is_worth_it and len(coded := pack(lane)) < len(piece):
+                    piece = coded
+                heads.append(_LANE.pack(lane.itemsize, len(piece)))
+                pieces.append(piece)
+            pieces.insert(0, b"".join(heads))
+            if sum(len(piece) for piece in pieces) <= self.raw.nbytes:
+                return pieces
+        return [bytes([_RAW]), self.raw.view(np.uint8).data]
+
+    def give_back(self, memory: Memory) -> None:
+        """Let the lanes be used again; the pieces are not looked at any more."""
+        for lane, _ in self.lanes:
+            memory.give_back(lane)
 
 
 def encode_chunk(raw: memoryview, dtype: DType, base: memoryview | None) -> list[bytes | memoryview]:
@@ -57,6 +94,14 @@ def encode_chunk(raw: memoryview, dtype: DType, base: memoryview | None) -> list
         >>> bool((out == weights).all())
         True
     """
+    return cut_chunk(raw, dtype, base).packed()
+
+
+def cut_chunk(raw: memoryview, dtype: DType, base: memoryview | None, memory: Memory | None = None) -> CutChunk:
+    """Do the first half of what `encode_chunk` does; its arguments and errors are the same.
+
+    The lanes come from `memory`, and go back there by `CutChunk.give_back`.
+    """
     words = _words(raw, dtype)
     others = None if base is None else _words(base, dtype)
     if words.nbytes > CHUNK_ELEMENTS * dtype.itemsize:
@@ -65,11 +110,7 @@ def encode_chunk(raw: memoryview, dtype: DType, base: memoryview | None) -> list
         raise InvalidInputError(
             f"a base of {others.nbytes} bytes does not match {words.nbytes} bytes; give the same range of both"
         )
-    if words.nbytes >= _LEAST_BYTES:
-        pieces = _encoded(words, others, dtype)
-        if sum(len(piece) for piece in pieces) <= words.nbytes:
-            return pieces
-    return [bytes([_RAW]), words.view(np.uint8).data]
+    return CutChunk(words, _RAW) if words.nbytes < _LEAST_BYTES else _cut(words, others, dtype, memory)
 
 
 def needs_base(payload: bytes | memoryview) -> bool:
@@ -116,8 +157,8 @@ def _words(raw: memoryview, dtype: DType) -> Words:
     return np.frombuffer(raw, f"<u{size}")
 
 
-def _encoded(words: Words, others: Words | None, dtype: DType) -> list[bytes | memoryview]:
-    """Return the pieces of a chunk of lanes, as a sample of the words promises the most of."""
+def _cut(words: Words, others: Words | None, dtype: DType, memory: Memory | None) -> CutChunk:
+    """Cut words, or their differences to others, as a sample promises the most of."""
     cut = Cut((), _ROTATIONS.get(dtype.name, 0))
     bits = entropies(cut.change(sample(words), None))
     if others is not None:
@@ -129,26 +170,20 @@ def _encoded(words: Words, others: Words | None, dtype: DType) -> list[bytes | m
     # Noise of integers may still be a pattern, such as a count; to try costs little.
     noise = _NOISE_BITS if dtype.kind in ("float", "complex") else np.inf
     worth = [one <= noise for one in bits]
+    if not any(worth):
+        return CutChunk(words, _RAW)
     cut = Cut(_widths(worth), cut.rotation)
-    heads = [_HEAD.pack(_PLANES if others is None else _DELTA, cut.rotation, len(cut.widths))]
-    pieces: list[bytes | memoryview] = []
-    offset = 0
-    for lane in cut.split(words, others):
-        piece: bytes | memoryview = lane.view(np.uint8).data
-        if worth[offset] and len(packed := pack(lane)) < len(piece):
-            piece = packed
-        heads.append(_LANE.pack(lane.itemsize, len(piece)))
-        pieces.append(piece)
-        offset += lane.itemsize
-    return [b"".join(heads), *pieces]
+    starts = [sum(cut.widths[:number]) for number in range(len(cut.widths))]
+    lanes = zip(cut.split(words, others, memory), (worth[start] for start in starts), strict=True)
+    return CutChunk(words, _PLANES if others is None else _DELTA, cut.rotation, tuple(lanes))
 
 
 def _widths(worth: Sequence[bool]) -> tuple[int, ...]:
     """Return lanes of one byte where coding is worth it, and as few as can be for the others."""
-    widths: list[int] = []
-    while rest := worth[sum(widths) :]:
-        widths.append(next(width for width in _LANE_WIDTHS if width == 1 or not any((*rest, True)[:width])))
-    return tuple(widths)
+    if len(worth) == 1:
+        return (1,)
+    halves = worth[: len(worth) // 2], worth[len(worth) // 2 :]
+    return tuple(width for half in halves for width in (_widths(half) if any(half) else (len(half),)))
 
 
 def _parsed(payload: memoryview, words: Words) -> tuple[Cut, list[Words]]:
@@ -157,12 +192,12 @@ def _parsed(payload: memoryview, words: Words) -> tuple[Cut, list[Words]]:
         raise DamagedCheckpointError(f"a chunk of {len(payload)} bytes is cut short")
     method, rotation, count = _HEAD.unpack_from(payload)
     start = _HEAD.size + count * _LANE.size
-    if method not in (_PLANES, _DELTA) or rotation >= 8 * words.itemsize or len(payload) < start:
+    if method not in (_PLANES, _DELTA) or len(payload) < start:
         raise DamagedCheckpointError(f"a chunk begins with {bytes(payload[:8]).hex()}, which no chunk does")
     told = list(_LANE.iter_unpack(payload[_HEAD.size : start]))
-    widths = tuple(width for width, _ in told)
-    if sum(widths) != words.itemsize or not set(widths) <= set(_LANE_WIDTHS):
-        raise DamagedCheckpointError(f"lanes of {widths} bytes do not make a word of {words.itemsize}")
+    cut = Cut(tuple(width for width, _ in told), rotation)
+    if not cut.suits(words.itemsize):
+        raise DamagedCheckpointError(f"lanes of {cut.widths} bytes, rotated by {rotation}, make no {words.itemsize}")
     if start + sum(length for _, length in told) != len(payload):
         raise DamagedCheckpointError(f"a chunk has {len(payload)} bytes, which is not what it tells")
     lanes: list[Words] = []
@@ -173,4 +208,4 @@ def _parsed(payload: memoryview, words: Words) -> tuple[Cut, list[Words]]:
         stored = length == width * words.size
         lanes.append(np.frombuffer(lane, f"<u{width}") if stored else unpack(lane, words.size))
         start += length
-    return Cut(widths, rotation), lanes
+    return cut, lanes

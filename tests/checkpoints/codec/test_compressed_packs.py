@@ -20,7 +20,7 @@ from tensor_contents import DTYPE_NAMES, KINDS, changed, contents, normal
 from ckptlake.checkpoints.codec import archive as archive_module
 from ckptlake.checkpoints.codec import chunks, footer
 from ckptlake.checkpoints.codec.archive import Archive, ArchiveWriter, Base, StoredTensor
-from ckptlake.checkpoints.codec.chunks import CHUNK_ELEMENTS
+from ckptlake.checkpoints.codec.chunks import CHUNK_ELEMENTS, CutChunk
 from ckptlake.checkpoints.dtypes import DTYPES
 from ckptlake.errors import DamagedCheckpointError, InvalidInputError
 
@@ -382,12 +382,12 @@ class TestWriter:
         at_work: list[int] = []
         started, go_on = threading.Event(), threading.Event()
 
-        def encode(given_chunk: memoryview, *_: object) -> list[bytes | memoryview]:
-            at_work.append(len(given_chunk))
+        def packed(chunk: CutChunk) -> list[bytes | memoryview]:
+            at_work.append(chunk.raw.size)
             started.set()
             go_on.wait()
             at_work.pop()
-            return [bytes(given_chunk)]
+            return [bytes(chunk.raw.data)]
 
         def failing(start: int, stop: int) -> memoryview:
             if start:
@@ -396,7 +396,7 @@ class TestWriter:
                 raise InterruptedError("pulled out")
             return memoryview(raw)[start:stop]
 
-        monkeypatch.setattr(archive_module, "encode_chunk", encode)
+        monkeypatch.setattr(CutChunk, "packed", packed)
         writer = ArchiveWriter(tmp_path / "a.ckpk", {})
         with pytest.raises(InterruptedError):
             writer.add("a", "float32", len(raw), failing)

@@ -98,7 +98,9 @@ LANE = bytes(100)
 REFUSED = {
     "nothing": b"",
     "an unknown method": chunk(3, 0, *[(1, LANE)] * 4),
-    "a rotation by the whole word": chunk(1, 32, *[(1, LANE)] * 4),
+    "a rotation by the whole upper half": chunk(1, 16, *[(1, LANE)] * 4),
+    "a rotated half in a lane with the other": chunk(1, 1, (4, bytes(400))),
+    "a lane of parts of both halves": chunk(1, 0, (1, LANE), (2, bytes(200)), (1, LANE)),
     "no lanes": chunk(1, 0),
     "too few lanes": chunk(1, 0, *[(1, LANE)] * 3),
     "too many lanes": chunk(1, 0, *[(1, LANE)] * 5),
@@ -125,7 +127,7 @@ def test_what_cannot_be_a_chunk_is_refused(payload: bytes) -> None:
 
 def test_the_lanes_above_are_refused_for_what_is_said_of_them() -> None:
     assert try_to_decode(chunk(1, 0, *[(1, LANE)] * 3, (1, coded(LANE))), FLOAT32, 400) == bytes(400)
-    assert try_to_decode(chunk(2, 31, (2, bytes(200)), *[(1, LANE)] * 2), FLOAT32, 400) == bytes(400)
+    assert try_to_decode(chunk(2, 15, (2, bytes(200)), *[(1, LANE)] * 2), FLOAT32, 400) == bytes(400)
 
 
 def frame(content_size: int, blocks: int, block_size: int = 1 << 16, window: int | None = None) -> bytes:

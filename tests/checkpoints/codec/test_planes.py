@@ -9,15 +9,28 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ckptlake.checkpoints.codec.planes import BLOCK_WORDS, Cut, Words
+from ckptlake.checkpoints.codec.planes import BLOCK_WORDS, Cut, Memory, Words
 
 WIDTHS = {
     1: [(1,)],
     2: [(1, 1), (2,)],
-    4: [(1, 1, 1, 1), (2, 1, 1), (1, 2, 1), (1, 1, 2), (2, 2), (4,)],
-    8: [(1,) * 8, (4, 2, 1, 1), (1, 4, 2, 1), (2, 2, 2, 2), (4, 4), (1, 1, 2, 4)],
+    4: [(1, 1, 1, 1), (2, 1, 1), (1, 1, 2), (2, 2), (4,)],
+    8: [(1,) * 8, (4, 2, 1, 1), (2, 1, 1, 2, 1, 1), (2, 2, 2, 2), (4, 4), (1, 1, 2, 4), (8,)],
 }
-CUTS = [(size, widths, rotation) for size, cuts in WIDTHS.items() for widths in cuts for rotation in (0, 1, 4, 7)]
+CUTS = [
+    (size, widths, rotation)
+    for size, cuts in WIDTHS.items()
+    for widths in cuts
+    for rotation in (0, 1, 4, 7)
+    if Cut(widths, rotation).suits(size)
+]
+
+
+@pytest.mark.parametrize(
+    ("widths", "rotation"), [((1, 2, 1), 0), ((1, 1), 0), ((2, 2, 1), 0), ((), 0), ((3, 1), 0), ((2, 2), 16), ((4,), 1)]
+)
+def test_what_no_halving_gives_suits_no_word(widths: tuple[int, ...], rotation: int) -> None:
+    assert not Cut(widths, rotation).suits(4)
 
 
 def noise(size: int, count: int, seed: int) -> Words:
@@ -33,7 +46,10 @@ def expected_lanes(words: Words, others: Words | None, cut: Cut) -> list[list[in
             difference = (value - int(others[place])) % 2**bits
             signed = difference - 2**bits if difference >= 2 ** (bits - 1) else difference
             value = 2 * signed if signed >= 0 else -2 * signed - 1
-        value = (value << cut.rotation | value >> (bits - cut.rotation)) % 2**bits
+        whole = bits if bits <= 16 else bits // 2
+        upper, lower = divmod(value, 2 ** (bits - whole))
+        upper = (upper << cut.rotation | upper >> (whole - cut.rotation)) % 2**whole
+        value = upper << (bits - whole) | lower
         for lane, width in zip(lanes, cut.widths, strict=True):
             lane.append(value % 256**width)
             value >>= 8 * width
@@ -77,6 +93,22 @@ def test_memory_that_is_not_aligned_serves_as_well(values: list[int], shift: int
         out[:] = 0
         cut.join(cut.split(given_words, others), others, out)
         assert out.tobytes() == words.tobytes()
+
+
+def test_memory_is_used_again_and_never_by_two_at_once() -> None:
+    words, cut, memory = noise(4, 1000, 5), Cut((2, 1, 1), 1), Memory(1000)
+    first, second = cut.split(words, None, memory), cut.split(words, None, memory)
+    assert not any(np.shares_memory(one, other) for one in first for other in second)
+    for lane in first:
+        memory.give_back(lane)
+    assert {id(lane) for lane in cut.split(words, None, memory)} == {id(lane) for lane in first}
+
+
+def test_memory_of_other_lengths_is_not_kept() -> None:
+    memory = Memory(1000)
+    lane = memory.take(999, 2)
+    memory.give_back(lane)
+    assert memory.take(999, 2) is not lane
 
 
 def test_small_differences_of_either_sign_leave_the_high_lanes_empty() -> None:
