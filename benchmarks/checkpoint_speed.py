@@ -19,7 +19,7 @@ import torch.distributed.checkpoint as dcp
 
 import ckptlake
 from benchmarks.checkpoint_states import model_state, step, tensors_of
-from benchmarks.harness import Context, Row, Target, interleave
+from benchmarks.harness import Context, Row, Target, interleave, warm_memory
 from ckptlake.config import Capture
 
 _READ_BYTES = 8 << 20
@@ -67,7 +67,7 @@ def _saving(context: Context) -> list[Row]:
         def change() -> None:
             with torch.no_grad():
                 for tensor in tensors_of([model.state_dict(), optimizer.state_dict()]):
-                    tensor.add_(1e-6)
+                    tensor.mul_(1.0001)
 
         def ours(**choices: Any) -> None:
             saved = run.save_checkpoint(model=model, optimizer=optimizer, **choices)
@@ -106,6 +106,7 @@ def _saving(context: Context) -> list[Row]:
         for turn in range(context.scaled(7, 1) + 1):
             for name, call in calls.items():
                 change()
+                warm_memory(scratch / "warm", size_mb)
                 spent: list[float] = []
                 call()
                 if turn:
@@ -302,7 +303,7 @@ def _first_tensor(context: Context) -> list[Row]:
 
 
 def _verifying(context: Context) -> Row:
-    count = context.scaled(64, 4)
+    count = context.scaled(128, 4)
     tensors = {f"layer.{number}": torch.randn(1448, 1448) for number in range(count)}
     size = sum(tensor.nbytes for tensor in tensors.values())
     with opened_run(context.scratch / "verify") as (lake, run):

@@ -138,6 +138,19 @@ def interleave(repeats: int, **calls: Callable[[], object]) -> dict[str, Timing]
     return {name: Timing(tuple(wall[name]), tuple(cpu[name])) for name in calls}
 
 
+def warm_memory(path: Path, size_mb: int) -> None:
+    """Have free memory at hand for a file of that size.
+
+    The host of a virtual machine takes free memory back within a second or two, and its first touch then costs ten
+    times the write; without this a figure tells how long ago somebody deleted a file.
+    """
+    piece = os.urandom(1 << 20)
+    with path.open("wb", buffering=0) as file:
+        for _ in range(size_mb * 5 // 4):
+            file.write(piece)
+    path.unlink()
+
+
 def percentile(values: Sequence[float], share: float) -> float:
     """Return the value below which `share` of the sorted values lie."""
     ordered = sorted(values)

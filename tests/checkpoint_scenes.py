@@ -109,7 +109,10 @@ def needed_files(lake: Lake) -> set[str]:
         if fields["file"] is not None:
             needed.add(f"checkpoints/{fields['file'][0]}")
             continue
-        packs += [tensor["pack"] for tensor in fields["tensors"] if 0 not in tensor["shape"]]
+        tensors = fields["tensors"]
+        packs += [
+            tensors["packs"][n] for n, shape in zip(tensors["pack"], tensors["shape"], strict=True) if 0 not in shape
+        ]
     seen: set[str] = set()
     while packs:
         pack = packs.pop()

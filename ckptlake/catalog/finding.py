@@ -16,7 +16,7 @@ from ckptlake.checkpoints.records import RESERVED, CheckpointRecord, check_alias
 from ckptlake.checkpoints.session import Rows
 from ckptlake.checkpoints.store import CheckpointStore
 from ckptlake.errors import CheckpointNotFoundError, DamagedCheckpointError, InvalidInputError, ReadOnlyLakeError
-from ckptlake.integrity.verification import Level, Verification, row_of, verify
+from ckptlake.integrity.verification import Verification, row_of, verify
 from ckptlake.query import checkpoint_facts as facts
 from ckptlake.types import Direction
 
@@ -182,8 +182,8 @@ class Finding:
     def _manifest_of(self, which: Which, run: str | Run | None) -> Manifest:
         if isinstance(which, str) and which not in RESERVED and _looks_like_id(which):
             with suppress(CheckpointNotFoundError):
-                return self._store.read_manifest(which)
-        return self._store.read_manifest(self.get(which, run).id)
+                return self._store.recall_manifest(which)
+        return self._store.recall_manifest(self.get(which, run).id)
 
     def load(
         self,
@@ -278,13 +278,6 @@ class Finding:
         rows.flush()
 
     # -- integrity
-
-    def verify(self, which: Which, run: str | Run | None = None, *, level: Level = "digest") -> Verification:
-        """Check one checkpoint against what was written and record what was found."""
-        record = self.get(which, run)
-        found = verify(self._store, record.id, level)
-        self.record_verification(found, record)
-        return found
 
     def record_verification(self, found: Verification, record: CheckpointRecord) -> None:
         """Record a check; a damaged checkpoint is quarantined, and later saves do not share its tensors."""

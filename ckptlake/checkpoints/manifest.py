@@ -57,17 +57,6 @@ class StoredTensor:
     def nbytes(self) -> int:
         return self.num_elements * DTYPES[self.dtype].itemsize
 
-    def fields(self) -> dict[str, object]:
-        return {
-            "path": self.path,
-            "dtype": self.dtype,
-            "shape": list(self.shape),
-            "digest": self.digest or UNKNOWN_DIGEST,
-            "checks": "".join(f"{value:016x}" for value in self.checks),
-            "pack": self.pack,
-            "offset": self.offset,
-        }
-
     @classmethod
     def parse(cls, fields: Mapping[str, Any]) -> StoredTensor:
         digest, text, shape = fields["digest"], fields["checks"], tuple(_whole(size) for size in fields["shape"])
@@ -90,6 +79,24 @@ class StoredTensor:
         return tensor
 
 
+_COLUMNS = ("path", "dtype", "shape", "digest", "checks", "pack", "offset")
+
+
+def _columns(tensors: Sequence[StoredTensor]) -> dict[str, list[object]]:
+    """Return tensors as they stand in a manifest: a list for each column, which is read faster than a dict each."""
+    packs = {pack: number for number, pack in enumerate(dict.fromkeys(tensor.pack for tensor in tensors))}
+    return {
+        "packs": list(packs),
+        "path": [tensor.path for tensor in tensors],
+        "dtype": [tensor.dtype for tensor in tensors],
+        "shape": [list(tensor.shape) for tensor in tensors],
+        "digest": [tensor.digest or UNKNOWN_DIGEST for tensor in tensors],
+        "checks": ["".join(f"{value:016x}" for value in tensor.checks) for tensor in tensors],
+        "pack": [packs[tensor.pack] for tensor in tensors],
+        "offset": [tensor.offset for tensor in tensors],
+    }
+
+
 class ReadTensors(Sequence[StoredTensor]):
     """The tensors of a manifest that was read; each is taken apart when it is asked for.
 
@@ -97,14 +104,19 @@ class ReadTensors(Sequence[StoredTensor]):
         DamagedCheckpointError: when asked for one that is not described as it should be.
     """
 
-    def __init__(self, described: Sequence[Mapping[str, Any]], source: str) -> None:
-        self._described = described
+    def __init__(self, columns: Mapping[str, list[Any]], source: str) -> None:
+        self._columns = {name: columns[name] for name in _COLUMNS}
+        self._packs = columns["packs"]
         self._source = source
         self._known: dict[int, StoredTensor] = {}
-        self.paths = tuple(_text(fields["path"]) for fields in described)
+        self.paths = tuple(columns["path"])
+        if not set(map(type, self.paths)) <= {str}:
+            raise TypeError("a path that is no text")
+        if any(type(column) is not list or len(column) != len(self.paths) for column in self._columns.values()):
+            raise ValueError("columns of tensors that are not equally long")
 
     def __len__(self) -> int:
-        return len(self._described)
+        return len(self.paths)
 
     @overload
     def __getitem__(self, number: int) -> StoredTensor: ...
@@ -117,7 +129,8 @@ class ReadTensors(Sequence[StoredTensor]):
             return tuple(self[one] for one in range(*number.indices(len(self))))
         if number not in self._known:
             try:
-                self._known[number] = StoredTensor.parse(self._described[number])
+                fields = {name: column[number] for name, column in self._columns.items()}
+                self._known[number] = StoredTensor.parse({**fields, "pack": self._packs[_whole(fields["pack"])]})
             except _UNREADABLE as error:
                 if isinstance(error, IndexError) and not -len(self) <= number < len(self):
                     raise
@@ -219,7 +232,7 @@ class Manifest:
             "metrics": {name: value.hex() for name, value in self.metrics.items()},
             "note": self.note,
             "file": None if plain is None else [plain.name, plain.size_bytes, plain.digest, list(plain.checks)],
-            "tensors": [tensor.fields() for tensor in self.tensors],
+            "tensors": _columns(self.tensors),
             "tree": self.tree,
         }
 

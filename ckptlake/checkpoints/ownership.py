@@ -18,28 +18,23 @@ class Ownership:
     """
 
     def __init__(self, optimizers: Sequence[object]) -> None:
-        self._starts: set[tuple[int, str]] = set()
+        self._starts: set[tuple[int, object]] = set()
         if not optimizers:
             return
         if if_imported("torch") is None:
             raise InvalidInputError("optimizer= takes torch optimizers, and torch is not imported")
         from ckptlake.checkpoints.formats.optimizers import tensors_of
-        from ckptlake.checkpoints.formats.torch_tensors import storage_range
+        from ckptlake.checkpoints.formats.torch_tensors import start_of
 
-        for optimizer in optimizers:
-            for tensor in tensors_of(optimizer):
-                start, _, device = storage_range(tensor)
-                self._starts.add((start, device))
+        self._starts.update(start_of(tensor) for optimizer in optimizers for tensor in tensors_of(optimizer))
 
     def owns(self, leaf: Leaf) -> bool:
         """Return whether the memory of a leaf belongs to one of the optimizers."""
-        tensor = _tensor_of(leaf)
-        if not self._starts or tensor is None:
+        if not self._starts or (tensor := _tensor_of(leaf)) is None:
             return False
-        from ckptlake.checkpoints.formats.torch_tensors import storage_range
+        from ckptlake.checkpoints.formats.torch_tensors import start_of
 
-        start, _, device = storage_range(tensor)
-        return (start, device) in self._starts
+        return start_of(tensor) in self._starts
 
 
 def version_of(leaf: Leaf) -> Callable[[], object]:

@@ -15,7 +15,7 @@ from ckptlake.checkpoints.rawpack import MANIFEST_KEY, RawPackWriter, Slot, plac
 from ckptlake.checkpoints.sources import Source
 from ckptlake.checkpoints.statistics import TensorStatistics
 from ckptlake.checkpoints.store import RAW_SUFFIX, CheckpointStore
-from ckptlake.checkpoints.tensor_pass import Measured, ReadPrevious, Work, Write, check_all, copy_all, measure_all
+from ckptlake.checkpoints.tensor_pass import ReadPrevious, Work, check_all, copy_all, digest_all, measure_all
 
 _SMALL_BYTES = 16 << 10
 Previous = Callable[[Source], ReadPrevious | None]
@@ -53,7 +53,8 @@ class _Item:
     blob: Blob | None = None
     twin: _Item | None = None
     slot: Slot | None = None
-    measured: Measured | None = None
+    digest: str | None = None
+    statistics: TensorStatistics | None = None
 
 
 class PackedSave:
@@ -90,15 +91,15 @@ class PackedSave:
             InvalidInputError: a tensor changed meanwhile.
             StorageError: the disk refused; nothing of the checkpoint is left.
         """
-        self._look_up()
+        self._look_up(self._measure_all)
         return self._write(self._measure)
 
     def run_deferred(self) -> Written:
         """Write everything under fast checksums alone; digests of new tensors are left for later."""
-        self._look_up()
+        self._look_up(self._digest_all)
         return self._write(self._copy)
 
-    def _look_up(self) -> None:
+    def _look_up(self, take_digests: Callable[[Sequence[_Item]], None]) -> None:
         """Find out which tensors are new; a match of checksums is confirmed by SHA-256."""
         checks = check_all(self._sources)
         self._items = [
@@ -116,7 +117,7 @@ class PackedSave:
             first.setdefault(item.quick, item)
         twins = [first[item.quick] for item in suspects if first[item.quick] is not item]
         unconfirmed = {id(item): item for item in (*suspects, *twins)}.values()
-        self._measure_items(list(unconfirmed), lambda _: None)
+        take_digests(list(unconfirmed))
         self._match(suspects, known, first)
 
     def _match(
@@ -124,17 +125,16 @@ class PackedSave:
     ) -> None:
         present: dict[str, bool] = {}
         for item in suspects:
-            assert item.measured is not None
             for blob in known.get(item.quick, ()):
-                if blob.digest == item.measured.digest:
+                if blob.digest == item.digest:
                     if blob.pack not in present:
                         present[blob.pack] = self._store.find_pack(blob.pack) is not None
                     item.blob = blob if present[blob.pack] else None
         self._keep_apart()
         for item in suspects:
             twin = first[item.quick]
-            if item.blob is None and twin is not item and twin.measured is not None and item.measured is not None:
-                item.twin = twin if twin.measured.digest == item.measured.digest else None
+            if item.blob is None and twin is not item and twin.digest == item.digest:
+                item.twin = twin
             if item.blob is not None or item.twin is not None:
                 item.source.finish()
 
@@ -182,17 +182,22 @@ class PackedSave:
         manifest = self._manifest()
         with storage_errors("save a checkpoint", self._store.layout.checkpoints):
             self._store.publish(manifest)
-        statistics = {i.source.leaf.path: i.measured.statistics for i in self._items if i.measured is not None}
+        statistics = {i.source.leaf.path: i.statistics for i in self._items if i.statistics is not None}
         reused = frozenset(i.source.leaf.path for i in self._items if i.blob is not None)
         return Written(manifest, stored_bytes, statistics, reused)
 
-    def _measure(self, fresh: Sequence[_Item], writer: RawPackWriter | None) -> None:
-        self._measure_items(fresh, lambda item: _write_at(writer, item))
+    def _measure_all(self, items: Sequence[_Item]) -> None:
+        self._measure(items, None)
 
-    def _measure_items(self, items: Sequence[_Item], write: Callable[[_Item], Write | None]) -> None:
-        works = [Work(item.source, item.checks, write(item), self._previous(item.source)) for item in items]
+    def _measure(self, items: Sequence[_Item], writer: RawPackWriter | None) -> None:
+        works = [Work(i.source, i.checks, _write_at(writer, i), self._previous(i.source)) for i in items]
         for item, measured in zip(items, measure_all(works), strict=True):
-            item.measured = measured
+            item.digest, item.statistics = measured.digest, measured.statistics
+
+    def _digest_all(self, items: Sequence[_Item]) -> None:
+        works = [Work(item.source, item.checks) for item in items]
+        for item, digest in zip(items, digest_all(works), strict=True):
+            item.digest = digest
 
     def _copy(self, fresh: Sequence[_Item], writer: RawPackWriter | None) -> None:
         copy_all([Work(item.source, item.checks, _write_at(writer, item)) for item in fresh])
@@ -204,13 +209,12 @@ class PackedSave:
         return replace(self._draft, tensors=tuple(self._stored(item) for item in self._items))
 
     def _stored(self, item: _Item) -> StoredTensor:
-        leaf, measured, place = item.source.leaf, item.measured, item.twin or item
-        digest = measured.digest if measured is not None else None
+        leaf, place = item.source.leaf, item.twin or item
         if place.blob is not None:
             pack, offset = place.blob.pack, place.blob.offset
         else:
             pack, offset = self._pack, place.slot.offset if place.slot is not None else 0
-        return StoredTensor(leaf.path, leaf.dtype.name, leaf.shape, digest, item.checks, pack, offset)
+        return StoredTensor(leaf.path, leaf.dtype.name, leaf.shape, item.digest, item.checks, pack, offset)
 
 
 def _write_at(writer: RawPackWriter | None, item: _Item) -> Any:

@@ -24,6 +24,9 @@ def child_names(keys: Iterable[object]) -> list[str]:
     ['a%2Fb', '0%(int)', '0', '(1, 2)']
     """
     keys = list(keys)
+    plain = [key for key in keys if type(key) is str]
+    if len(plain) == len(keys) and not _SPECIAL.search("".join(plain)):
+        return plain
     texts = [_escaped(key) if type(key) is str else None for key in keys]
     taken = {text for text in texts if text is not None}
     names = []

@@ -11,9 +11,11 @@ import json
 import mmap
 import os
 import struct
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from ckptlake._internal.files import sync_directory
@@ -68,6 +70,43 @@ def header(slots: Sequence[Slot], metadata: Mapping[str, str], length: int = 0) 
     return _LENGTH.pack(size) + text.ljust(size)
 
 
+class _WriteBack:
+    """Has the system bring to the disk what has been written, beside whoever is writing.
+
+    Waiting for the disk then begins with the first bytes and not with the sync at the end. The advice itself can take
+    as long as the disk does, so a thread of its own gives it.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._written: SimpleQueue[tuple[int, int] | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+
+    def begin(self, start: int, nbytes: int) -> None:
+        """Begin with a stretch of the file; short ones are left to the sync."""
+        if nbytes < _LONG_BYTES or not hasattr(os, "posix_fadvise"):
+            return
+        self._written.put((start, nbytes))
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="ckptlake-write-back", daemon=True)
+                self._thread.start()
+
+    def end(self) -> None:
+        """Return once the descriptor is not used any more."""
+        if self._thread is not None:
+            self._written.put(None)
+            self._thread.join()
+            self._thread = None
+
+    def _run(self) -> None:
+        while (stretch := self._written.get()) is not None:
+            with contextlib.suppress(OSError):  # the sync raises what is wrong
+                # Of pages that are not on the disk yet this advice only starts the writing.
+                os.posix_fadvise(self._descriptor, *stretch, os.POSIX_FADV_DONTNEED)
+
+
 class RawPackWriter:
     """A pack being written: data at their places in any order and from any thread, the header last.
 
@@ -81,6 +120,7 @@ class RawPackWriter:
         self._partial = target.with_name(f".{target.name}.partial")
         self.size_bytes = self._header_bytes + (slots[-1].offset + slots[-1].nbytes if slots else 0)
         self._descriptor = os.open(self._partial, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        self._write_back = _WriteBack(self._descriptor)
         try:
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(self._descriptor, 0, self.size_bytes)
@@ -94,9 +134,7 @@ class RawPackWriter:
         while view:
             written = os.pwrite(self._descriptor, view, place)
             view, place = view[written:], place + written
-        if place - first >= _LONG_BYTES and hasattr(os, "posix_fadvise"):
-            # Of pages that are not on the disk yet this only starts the writing, which the sync then need not wait for.
-            os.posix_fadvise(self._descriptor, first, place - first, os.POSIX_FADV_DONTNEED)
+        self._write_back.begin(first, place - first)
 
     def publish(self, metadata: Mapping[str, str]) -> None:
         """Write the header, bring everything to the disk and give the file its name.
@@ -107,6 +145,7 @@ class RawPackWriter:
         if len(text) != self._header_bytes:
             raise ValueError(f"the header has {len(text)} bytes where {self._header_bytes} are free")
         os.pwrite(self._descriptor, text, 0)
+        self._write_back.end()
         os.fsync(self._descriptor)
         os.close(self._descriptor)
         self._descriptor = -1
@@ -116,6 +155,7 @@ class RawPackWriter:
     def abandon(self) -> None:
         """Delete what has been written, unless it is published."""
         if self._descriptor >= 0:
+            self._write_back.end()
             os.close(self._descriptor)
             self._descriptor = -1
         self._partial.unlink(missing_ok=True)

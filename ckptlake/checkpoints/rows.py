@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import fields
 from datetime import datetime
 from typing import Protocol
 
@@ -128,10 +128,11 @@ def trimmed_rows(rows: Iterable[Row], kept: Container[object], ts: datetime) -> 
     return [{**row, **gone} for row in rows if row["path"] not in kept]
 
 
+_STATISTICS = tuple(field.name for field in fields(TensorStatistics))
+
+
 def _columns(statistics: TensorStatistics) -> Row:
-    columns = asdict(statistics)
-    columns["exponent_histogram"] = list(statistics.exponent_histogram)
-    return columns
+    return {name: getattr(statistics, name) for name in _STATISTICS}
 
 
 def rows_of_save(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -40,6 +41,8 @@ class Block:
 
     def span(self) -> tuple[int, int]:
         """Return the addresses of the first byte its elements touch, and of the one after the last."""
+        if self.is_contiguous():
+            return self.address, self.address + math.prod(self.shape) * self.dtype.itemsize
         reach = [(size - 1) * stride for size, stride in zip(self.shape, self.strides, strict=True)]
         low = self.address + sum(step for step in reach if step < 0)
         return low, self.address + sum(step for step in reach if step > 0) + self.dtype.itemsize

@@ -28,12 +28,13 @@ class Source:
         self._lock = threading.Lock()
         self._staged: memoryview | None = None
         self._was_torn = False
-        self._done = threading.Event()
+        self._is_done = False
+        self._told: threading.Event | None = None
 
     @property
     def is_live(self) -> bool:
         """Whether the memory itself is still to be read."""
-        return self._staged is None and not self._done.is_set()
+        return self._staged is None and not self._is_done
 
     def finish(self) -> None:
         """Say that all of it has been saved, or given up, and let go of a copy.
@@ -43,20 +44,28 @@ class Source:
         """
         with self._lock:
             is_torn = self._is_torn()
-            self._staged = None
-            self._done.set()
+            self._end()
         if is_torn:
             raise changed(self.leaf.path)
 
     def give_up(self) -> None:
         """Let go of everything; whoever waits goes on."""
         with self._lock:
-            self._staged = None
-            self._done.set()
+            self._end()
+
+    def _end(self) -> None:
+        self._staged = None
+        self._is_done = True
+        if self._told is not None:
+            self._told.set()
 
     def wait(self) -> None:
         """Wait until all of it has been saved or given up."""
-        self._done.wait()
+        with self._lock:
+            if self._is_done:
+                return
+            self._told = self._told or threading.Event()
+        self._told.wait()
 
     def stage(self, copy: Callable[[Leaf], memoryview]) -> None:
         """Read from a copy from now on, unless that is so already or all of it has been saved.

@@ -1,6 +1,6 @@
 """What the elements of a tensor look like, and how far it moved since the previous checkpoint.
 
-Sums are taken over blocks of 256 K elements in rows of 1024: in float32 inside a row, in float64 from there on. Blocks
+Sums are taken over blocks of 512 K elements in rows of 1024: in float32 inside a row, in float64 from there on. Blocks
 and rows lie at fixed positions of the tensor, so results do not depend on how its bytes were cut into chunks.
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -27,15 +26,14 @@ from ckptlake.checkpoints.decoding import (
     scratch,
 )
 from ckptlake.checkpoints.dtypes import DType
+from ckptlake.checkpoints.sampling import ROW, STRETCH, sampled_rows
 from ckptlake.errors import InvalidInputError
 
-_ROW = 1024
-_STRETCH = 32 * _ROW
-_BLOCK = 8 * _STRETCH
+_BLOCK = 16 * STRETCH  # smaller ones have two threads wait for each other, larger ones leave the processor's cache
 _LOOKED_AT_WHOLE = 65_536
 _LOWEST_EXPONENT = -1074
 _NUM_EXPONENTS = 1024 - _LOWEST_EXPONENT
-_ONES = {np.dtype(dtype): np.ones(_ROW, dtype) for dtype in (np.float32, np.float64)}
+_ONES = {np.dtype(dtype): np.ones(ROW, dtype) for dtype in (np.float32, np.float64)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +228,9 @@ class Accumulator:
         distance = _norm([likeness.distance for likeness in self._likenesses])
         if distance == 0:
             return 0.0, 1.0
+        if len(self._likenesses) == 1:
+            (only,) = self._likenesses
+            return distance, max(-1.0, min(1.0, only.cosine)) if only.squares.total and only.before.total else None
         shares = _shares([likeness.squares for likeness in self._likenesses])
         shares_before = _shares([likeness.before for likeness in self._likenesses])
         if not shares.any() or not shares_before.any():
@@ -241,7 +242,7 @@ class Accumulator:
         """Count zeros and exponents of the sampled rows of a block, whose elements are `width` values each."""
         sample = values
         if self._num_elements > _LOOKED_AT_WHOLE:
-            sample = np.concatenate([values[rows] for rows in _sampled_rows(self._position, values.size, width)])
+            sample = np.concatenate([values[rows] for rows in sampled_rows(self._position, values.size, width)])
         self._sample_size += sample.size
         numbers = leading_bits(sample) if sample.dtype.kind in "iu" else sample
         finite = np.isfinite(numbers)
@@ -252,18 +253,6 @@ class Accumulator:
         self._exponents += np.bincount(exponents, minlength=_NUM_EXPONENTS)
         self._exponents[-1 - _LOWEST_EXPONENT] -= n_zero  # frexp says that zero is 0.0 * 2**0
         self._n_zero += n_zero
-
-
-def _sampled_rows(position: int, num_values: int, width: int) -> Iterator[slice]:
-    """Yield where the sampled rows of a block that begins at element `position` are.
-
-    One row of each 32 is chosen by Fibonacci hashing (Knuth, The Art of Computer Programming 3, 6.4): a fixed distance
-    would see the same columns of a matrix again and again.
-    """
-    for start in range(0, num_values // width, _STRETCH):
-        chosen = ((position + start) // _STRETCH * 0x9E3779B1 & 0xFFFFFFFF) >> 27
-        first = (start + chosen * _ROW) * width
-        yield slice(first, first + _ROW * width)
 
 
 def _range(values: Numbers) -> tuple[float, float]:
@@ -300,16 +289,16 @@ class _Likeness(NamedTuple):
 
 def _dot(x: Numbers, y: Numbers) -> float:
     """Return the inner product, rows of 1024 in the type of `x` and their sum in float64."""
-    whole = x.size - x.size % _ROW
-    rows = np.vecdot(x[:whole].reshape(-1, _ROW), y[:whole].reshape(-1, _ROW))
+    whole = x.size - x.size % ROW
+    rows = np.vecdot(x[:whole].reshape(-1, ROW), y[:whole].reshape(-1, ROW))
     rest = float(np.vecdot(x[whole:], y[whole:])) if whole < x.size else 0.0
     return float(rows.sum(dtype=np.float64)) + rest
 
 
 def _mean(x: Numbers) -> float:
-    whole = x.size - x.size % _ROW
+    whole = x.size - x.size % ROW
     ones = _ONES[x.dtype]
-    rows = np.vecdot(x[:whole].reshape(-1, _ROW), ones)
+    rows = np.vecdot(x[:whole].reshape(-1, ROW), ones)
     rest = float(np.vecdot(x[whole:], ones[: x.size - whole])) if whole < x.size else 0.0
     return (float(rows.sum(dtype=np.float64)) + rest) / x.size
 
@@ -387,6 +376,9 @@ def _combined(blocks: list[_Moments]) -> tuple[float | None, float | None, float
     """Return mean, standard deviation and norm of all blocks."""
     if not blocks:
         return None, None, None
+    if len(blocks) == 1:
+        (only,) = blocks
+        return only.mean, only.deviation, _norm([only.squares])
     weights = np.array([block.n for block in blocks]) / sum(block.n for block in blocks)
     means = np.array([block.mean for block in blocks])
     deviations = np.array([block.deviation for block in blocks])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,8 @@ RAW_SUFFIX = ".safetensors"
 ARCHIVE_SUFFIX = ".ckpk"
 PARITY_SUFFIX = ".pq"
 PACKED = "packed"
+_RECALLED = 8
+"""Manifests that are kept to open their checkpoints again."""
 
 
 class CheckpointStore:
@@ -33,6 +36,8 @@ class CheckpointStore:
         self.lake_id = lake_id
         self.gate = Gate(layout.blobs)
         self.index = BlobIndex(layout.blobs / ".index.sqlite", self._scan)
+        self._recalled: dict[str, tuple[tuple[int, int, int], Manifest]] = {}
+        self._recalling = threading.Lock()
 
     def prepare(self) -> None:
         """Make the directories.
@@ -85,6 +90,28 @@ class CheckpointStore:
                 f"the manifest {path} is that of another checkpoint, {manifest.checkpoint_id}: `ckptlake checkpoints "
                 "repair` looks for its own"
             )
+        return manifest
+
+    def recall_manifest(self, checkpoint_id: str) -> Manifest:
+        """Return the manifest of a checkpoint, without reading it again while its file is the same.
+
+        Raises:
+            CheckpointNotFoundError: there is no checkpoint of this id.
+            DamagedCheckpointError: its manifest cannot be read.
+        """
+        try:
+            facts = self.manifest_path(checkpoint_id).stat()
+        except FileNotFoundError:
+            return self.read_manifest(checkpoint_id)
+        identity = (facts.st_ino, facts.st_size, facts.st_mtime_ns)
+        known = self._recalled.get(checkpoint_id)
+        if known is not None and known[0] == identity:
+            return known[1]
+        manifest = self.read_manifest(checkpoint_id)
+        with self._recalling:
+            self._recalled[checkpoint_id] = (identity, manifest)
+            while len(self._recalled) > _RECALLED:
+                self._recalled.pop(next(iter(self._recalled)))
         return manifest
 
     def checkpoint_ids(self) -> list[str]:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from ckptlake.checkpoints.checksums import check, spans
-from ckptlake.checkpoints.dtypes import DTYPES
+from ckptlake.checkpoints.dtypes import DTYPES, DType
 from ckptlake.checkpoints.manifest import StoredTensor
 from ckptlake.checkpoints.parallel import in_parallel
 from ckptlake.checkpoints.sources import Source, changed
 from ckptlake.checkpoints.statistics import Accumulator, TensorStatistics
 from ckptlake.errors import DamagedCheckpointError
+
+_FEW_BYTES = 64
 
 Write = Callable[[memoryview, int], None]
 """Stores bytes at an offset of the tensor."""
@@ -60,22 +63,60 @@ def measure_all(works: Sequence[Work]) -> list[Measured]:
     return in_parallel(_measure, works, lambda work: work.source.leaf.nbytes)
 
 
+def digest_all(works: Sequence[Work]) -> list[str]:
+    """Return the digest of each tensor, writing none.
+
+    Raises:
+        InvalidInputError: a tensor changed since its checksums were taken.
+    """
+
+    def one(work: Work) -> str:
+        digest = hashlib.sha256()
+        _pass_over(work, lambda view, _: digest.update(view))
+        return digest.hexdigest()
+
+    return in_parallel(one, works, lambda work: work.source.leaf.nbytes)
+
+
+def _pass_over(work: Work, take: Callable[[memoryview, int], None]) -> None:
+    """Have each piece taken, with its offset, having seen that it is still what its checksum tells."""
+    reading = work.source.read()
+    for number, (start, stop) in enumerate(spans(work.source.leaf.nbytes)):
+        with reading.piece(start, stop) as view:
+            if check(view) != work.checks[number]:
+                raise changed(work.source.leaf.path)
+            take(view, start)
+
+
 def _measure(work: Work) -> Measured:
     leaf = work.source.leaf
     digest = hashlib.sha256()
-    statistics = Accumulator(leaf.dtype, leaf.num_elements)
-    reading = work.source.read()
-    for number, (start, stop) in enumerate(spans(leaf.nbytes)):
-        with reading.piece(start, stop) as view:
-            if check(view) != work.checks[number]:
-                raise changed(leaf.path)
-            digest.update(view)
-            if work.write is not None:
-                work.write(view, start)
-            statistics.update(view, work.previous(start, stop) if work.previous is not None else None)
+    accumulator = Accumulator(leaf.dtype, leaf.num_elements)
+    few: list[TensorStatistics] = []
+
+    def take(view: memoryview, start: int) -> None:
+        digest.update(view)
+        if work.write is not None:
+            work.write(view, start)
+        previous = work.previous(start, start + len(view)) if work.previous is not None else None
+        if leaf.nbytes <= _FEW_BYTES:
+            before = None if previous is None else bytes(previous)
+            few.append(_statistics_of_few(leaf.dtype, leaf.num_elements, bytes(view), before))
+        else:
+            accumulator.update(view, previous)
+
+    _pass_over(work, take)
     if work.write is not None:
         work.source.finish()
-    return Measured(digest.hexdigest(), statistics.result())
+    return Measured(digest.hexdigest(), few[0] if few else accumulator.result())
+
+
+@lru_cache(maxsize=256)
+def _statistics_of_few(dtype: DType, num_elements: int, content: bytes, previous: bytes | None) -> TensorStatistics:
+    """Return the statistics of a tensor that many are equal to, such as the step count of each of a model's params."""
+    accumulator = Accumulator(dtype, num_elements)
+    accumulator.update(memoryview(content), None if previous is None else memoryview(previous))
+    return accumulator.result()
 
 
 def copy_all(works: Sequence[Work]) -> None:

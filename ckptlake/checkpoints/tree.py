@@ -41,6 +41,7 @@ from argparse import Namespace
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -218,8 +219,11 @@ def _is_plain(part: object) -> bool:
 
 def _torch_nodes() -> ModuleType | None:
     """Return the part that knows torch, if the program has loaded torch."""
-    if if_imported("torch") is None:
-        return None
+    return None if if_imported("torch") is None else _loaded_torch_nodes()
+
+
+@cache
+def _loaded_torch_nodes() -> ModuleType:
     from ckptlake.checkpoints.formats import torch_nodes
 
     return torch_nodes

@@ -1,16 +1,11 @@
 """The stored pieces that checkpoints are made of, and one pass over a piece that compares it with what was written.
 
-A tensor that many checkpoints share is one piece, and so is a whole file of a plain format. A stretch is mapped only
-where the system can bring all of it into memory first and say so if it cannot: where a disk does not read a sector,
-touching the mapped page would end the process. Everywhere else files are read, which reports it as an error.
+A tensor that many checkpoints share is one piece, and so is a whole file of a plain format.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import mmap
-import os
 import stat
 import threading
 from collections.abc import Iterator, Sequence
@@ -29,14 +24,12 @@ from ckptlake.checkpoints.parallel import in_parallel
 from ckptlake.checkpoints.rawpack import RawPack
 from ckptlake.checkpoints.store import ARCHIVE_SUFFIX, RAW_SUFFIX, CheckpointStore
 from ckptlake.errors import CheckpointNotFoundError, DamagedCheckpointError, InvalidInputError
+from ckptlake.integrity.stretches import BLOCK_BYTES, read_stretch
 
 Level = Literal["exists", "size", "fast", "digest", "loads"]
 LEVELS: tuple[Level, ...] = ("exists", "size", "fast", "digest", "loads")
 STRETCH_BYTES = 16 << 20
 """What is read in one go: whole spans of checksums and whole chunks of every element type."""
-
-_BLOCK_BYTES = 512 << 10  # stays in a core's cache between being read and being hashed
-_POPULATE_READ = 22  # MADV_POPULATE_READ of Linux 5.14, which the standard library does not name
 
 
 class FileFaultError(DamagedCheckpointError):
@@ -260,42 +253,9 @@ class PieceReader:
             raise DamagedCheckpointError(f"{piece} cannot be decoded: {error}") from error
 
     def _read(self, path: Path, place: int, start: int, stop: int) -> Iterator[memoryview]:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            mapped = _mapped(descriptor, place + start, place + stop)
-            if mapped is None:
-                yield from self._copied(descriptor, path, place + start, place + stop)
-                return
-            try:
-                yield memoryview(mapped)[start - stop :]
-            finally:
-                with contextlib.suppress(BufferError):  # whoever still looks at the block unmaps it in the end
-                    mapped.close()
-        finally:
-            os.close(descriptor)
-
-    def _copied(self, descriptor: int, path: Path, start: int, stop: int) -> Iterator[memoryview]:
         if not hasattr(self._local, "buffer"):
-            self._local.buffer = memoryview(bytearray(_BLOCK_BYTES))
-        while start < stop:
-            got = os.preadv(descriptor, [self._local.buffer[: stop - start]], start)
-            if not got:
-                raise DamagedCheckpointError(f"{path} is cut short: it ends before its byte {stop}")
-            yield self._local.buffer[:got]
-            start += got
-
-
-def _mapped(descriptor: int, start: int, stop: int) -> mmap.mmap | None:
-    """Return a mapping that ends with these bytes of a file, all of them in memory, or None where that fails."""
-    if stop <= start:
-        return None
-    first = start - start % mmap.ALLOCATIONGRANULARITY
-    try:
-        mapped = mmap.mmap(descriptor, stop - first, prot=mmap.PROT_READ, offset=first)
-        mapped.madvise(_POPULATE_READ)
-    except (OSError, ValueError):
-        return None
-    return mapped
+            self._local.buffer = memoryview(bytearray(BLOCK_BYTES))
+        return read_stretch(path, place + start, place + stop, self._local.buffer)
 
 
 def _check_entry(archive: Archive, piece: Piece) -> None:

@@ -43,6 +43,19 @@ def with_id(ask: Ask, checkpoint_id: str) -> list[Row]:
     return _rows(ask("SELECT * FROM checkpoints WHERE checkpoint_id = $id", id=checkpoint_id))
 
 
+def owner_of_sound(ask: Ask, checkpoint_id: str) -> tuple[str, str] | None:
+    """Return run and experiment of a checkpoint whose digests are known and against which nothing is known, or None.
+
+    The view of checkpoints would be folded anew for this after every event.
+    """
+    query = """
+        SELECT run_id, experiment FROM checkpoint_events WHERE checkpoint_id = $id GROUP BY run_id, experiment
+        HAVING bool_or(event = 'saved') AND bool_and(event NOT IN ('deleted', 'quarantined'))
+            AND bool_or(digest IS NOT NULL)"""
+    found = ask(query, id=checkpoint_id).fetchall()
+    return found[0] if len(found) == 1 else None
+
+
 def with_alias(ask: Ask, alias: str, *, run_id: str | None = None) -> list[Row]:
     """Return the rows of the checkpoints that have an alias, newest first."""
     where, values = _scope(run_id, None)

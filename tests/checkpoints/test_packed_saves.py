@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import threading
 from pathlib import Path
 
@@ -20,8 +21,9 @@ from ckptlake import Lake, Run
 from ckptlake.checkpoints.checksums import CHECKED_BYTES, check, quick_key, root_digest, spans
 from ckptlake.checkpoints.manifest import Manifest
 from ckptlake.checkpoints.rawpack import RawPack
+from ckptlake.checkpoints.store import CheckpointStore
 from ckptlake.config import Capture
-from ckptlake.errors import InvalidInputError, RunClosedError
+from ckptlake.errors import InvalidInputError, RunClosedError, StorageError
 
 
 def packs(lake: Lake) -> list[Path]:
@@ -322,3 +324,22 @@ def test_many_threads_save_at_once(lake: Lake, run: Run) -> None:
 def test_quick_keys_and_roots_tell_contents_apart() -> None:
     assert quick_key((1, 2), 10) != quick_key((2, 1), 10) != quick_key((2, 1), 11)
     assert root_digest({}, []) == root_digest({}, []) != root_digest([], [])
+
+
+@pytest.mark.parametrize("is_refused", [False, True])
+def test_nobody_goes_on_writing_once_a_save_is_over(
+    lake: Lake, run: Run, monkeypatch: pytest.MonkeyPatch, is_refused: bool
+) -> None:
+    state = {"weights": np.random.default_rng(0).standard_normal(1 << 20)}
+    advised: list[int] = []
+    advise = os.posix_fadvise
+    monkeypatch.setattr(os, "posix_fadvise", lambda *args: (advised.append(args[2]), advise(*args)))
+    if is_refused:
+        monkeypatch.setattr(CheckpointStore, "publish", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
+        with pytest.raises(StorageError, match="No space left"):
+            run.save_checkpoint(state)
+        monkeypatch.undo()
+    else:
+        run.save_checkpoint(state)
+    assert sum(advised) == 8 << 20
+    assert not [thread for thread in threading.enumerate() if thread.name == "ckptlake-write-back"]

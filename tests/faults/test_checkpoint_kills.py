@@ -101,7 +101,7 @@ def orphans(lake: Lake) -> set[str]:
     for record in lake.checkpoints.list():
         manifest = json.loads((lake.path / "checkpoints" / f"{record.id}.json").read_text())["manifest"]
         used.add(f"checkpoints/{record.id}.json")
-        waiting += [tensor["pack"] for tensor in manifest["tensors"]]
+        waiting += manifest["tensors"]["packs"]
     seen: set[str] = set()
     while waiting:
         pack = waiting.pop()

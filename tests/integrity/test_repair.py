@@ -23,7 +23,7 @@ from test_verification import DAMAGES, damage
 from ckptlake.checkpoints.opened import OpenedCheckpoint
 from ckptlake.errors import InvalidInputError
 from ckptlake.integrity import mending as mending_module
-from ckptlake.integrity import pieces
+from ckptlake.integrity import stretches
 from ckptlake.integrity.parity import parity_path, protect
 from ckptlake.integrity.planning import plan_repair
 from ckptlake.integrity.protection import protect_checkpoints
@@ -643,8 +643,8 @@ def test_sectors_that_cannot_be_read_cost_no_others(
             return None
         return mappable(descriptor, start, stop)
 
-    mappable = pieces._mapped
-    monkeypatch.setattr(pieces, "_mapped", map_into)
+    mappable = stretches.mapped_stretch
+    monkeypatch.setattr(stretches, "mapped_stretch", map_into)
     monkeypatch.setattr(os, "pread", read)
     monkeypatch.setattr(os, "preadv", read_into)
     planned = plan(scene, tables, whole.root)

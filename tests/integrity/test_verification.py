@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from ckptlake.checkpoints.codec import archive as archive_module
 from ckptlake.errors import InvalidInputError, LakeFormatError
 from ckptlake.integrity import pieces as pieces_module
+from ckptlake.integrity import stretches
 from ckptlake.integrity.pieces import LEVELS, Level, pieces_of
 from ckptlake.integrity.verification import Verification, Verifier, levels_from, verify
 
@@ -299,8 +300,8 @@ def test_sectors_that_a_disk_cannot_read_are_told(scene: Scene, monkeypatch: pyt
             raise OSError(errno.EIO, "Input/output error")
         return readable(descriptor, buffers, offset)
 
-    monkeypatch.setattr(pieces_module.os, "preadv", read)
-    monkeypatch.setattr(pieces_module, "_mapped", lambda *_: None)  # as where a page cannot be brought into memory
+    monkeypatch.setattr(stretches.os, "preadv", read)
+    monkeypatch.setattr(stretches, "mapped_stretch", lambda *_: None)  # as where a page cannot be brought into memory
     found = check(scene, "second")
     assert found.verdict == "damaged"
     assert f"{scene.pack('second')} cannot be read: Input/output error" in str(found.finding)

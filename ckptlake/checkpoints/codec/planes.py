@@ -24,17 +24,20 @@ import numpy.typing as npt
 Words = npt.NDArray[np.unsignedinteger[Any]]
 """One-dimensional, little-endian unsigned integers."""
 
-BLOCK_WORDS = 1 << 15
+BLOCK_WORDS = 1 << 17
+"""Fewer, and the calls cost as much as the work; more, and the halves leave the cache."""
 
 
 class _Spare(threading.local):
     """Blocks for every thread, to be seen as words of whatever size is in use."""
 
     def __init__(self) -> None:
-        self._blocks = {size: np.empty((4, BLOCK_WORDS), f"<u{size}") for size in (1, 2, 4, 8)}
+        self._blocks: dict[int, Words] = {}
 
     def blocks(self, size: int, count: int) -> list[Words]:
         """Return four blocks of `count` words of `size` bytes."""
+        if size not in self._blocks:
+            self._blocks[size] = np.empty((4, BLOCK_WORDS), f"<u{size}")
         return [block[:count] for block in self._blocks[size]]
 
 

@@ -80,24 +80,18 @@ def as_tensor(info: LeafInfo, data: memoryview) -> torch.Tensor:
         ) from None
 
 
-def storage_range(tensor: torch.Tensor) -> tuple[int, int, str]:
-    """Return where the elements of a dense tensor lie: first address, address after the last, and device.
-
-    Two tensors share memory only if their devices are equal and their ranges overlap. Both addresses are the same
-    where there is no memory: an empty tensor, or a device that tells no addresses.
+def start_of(tensor: torch.Tensor) -> tuple[int, torch.device]:
+    """Return where the elements of a dense tensor begin: the address of the first, and the device.
 
     Raises:
         InvalidInputError: the tensor is sparse, or a wrapper around others.
     """
     try:
-        start = tensor.data_ptr()
+        return tensor.data_ptr(), tensor.device
     except RuntimeError as error:
         raise InvalidInputError(
             f"a tensor of layout {tensor.layout} has no memory of its own: {error!s:.200}"
         ) from None
-    reach = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
-    length = (reach + 1) * tensor.element_size() if start and tensor.numel() else 0
-    return start, start + length, str(tensor.device)
 
 
 def repeats_elements(tensor: torch.Tensor) -> bool:
