@@ -50,6 +50,8 @@ if TYPE_CHECKING:
     )
     from ckptlake.config import Capture, Settings
     from ckptlake.lake import Lake, open
+    from ckptlake.query.builder import Query
+    from ckptlake.query.vocabulary import col, count, lit, metric, param, placeholder, rank, row_number, tag, when
     from ckptlake.runs.run import Run
     from ckptlake.types import RunStatus
 
@@ -66,15 +68,26 @@ _WHERE = {
     "Lake": "ckptlake.lake",
     "Latest": "ckptlake.checkpoints.retention",
     "Pinned": "ckptlake.checkpoints.retention",
+    "Query": "ckptlake.query.builder",
     "Run": "ckptlake.runs.run",
     "RunStatus": "ckptlake.types",
     "Settings": "ckptlake.config",
     "YoungerThan": "ckptlake.checkpoints.retention",
     "active_run": "ckptlake.active",
+    "col": "ckptlake.query.vocabulary",
+    "count": "ckptlake.query.vocabulary",
     "finish": "ckptlake.active",
     "init": "ckptlake.active",
+    "lit": "ckptlake.query.vocabulary",
     "log": "ckptlake.active",
+    "metric": "ckptlake.query.vocabulary",
     "open": "ckptlake.lake",
+    "param": "ckptlake.query.vocabulary",
+    "placeholder": "ckptlake.query.vocabulary",
+    "rank": "ckptlake.query.vocabulary",
+    "row_number": "ckptlake.query.vocabulary",
+    "tag": "ckptlake.query.vocabulary",
+    "when": "ckptlake.query.vocabulary",
 }
 
 __all__ = [
@@ -100,6 +113,7 @@ __all__ = [
     "NotFoundError",
     "ParamChangedError",
     "Pinned",
+    "Query",
     "QueryError",
     "ReadOnlyLakeError",
     "RequirementError",
@@ -117,10 +131,20 @@ __all__ = [
     "YoungerThan",
     "__version__",
     "active_run",
+    "col",
+    "count",
     "finish",
     "init",
+    "lit",
     "log",
+    "metric",
     "open",
+    "param",
+    "placeholder",
+    "rank",
+    "row_number",
+    "tag",
+    "when",
 ]
 
 

@@ -7,18 +7,17 @@ import logging
 import os
 import sys
 from collections.abc import Iterable, Mapping
-from datetime import datetime
 from functools import cached_property
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 from ckptlake._internal.names import check_experiment
+from ckptlake.asking import Asking
 from ckptlake.config import Capture, Settings
 from ckptlake.errors import CkptlakeError, InvalidInputError, ReadOnlyLakeError, RunNotFoundError
 from ckptlake.tables.layout import Layout, check_root, create_lake, read_identity
 
 if TYPE_CHECKING:
-    from duckdb import DuckDBPyConnection, DuckDBPyRelation
     from polars import DataFrame
 
     from ckptlake.catalog import Checkpoints
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
     from ckptlake.checkpoints.session import CheckpointSession
     from ckptlake.checkpoints.store import CheckpointStore
     from ckptlake.experiment import Experiment
-    from ckptlake.query.duck import Engine
-    from ckptlake.query.sources import SourceReader
     from ckptlake.runs.recovery import Recovery
     from ckptlake.runs.run import Run
     from ckptlake.runs.starting import KnownRun
@@ -54,7 +51,7 @@ def open(path: str | os.PathLike[str] | None = None, *, create: bool = True, set
     return Lake(path, create=create, settings=settings)
 
 
-class Lake:
+class Lake(Asking):
     """An opened lake. Reading needs no permission to write and starts no thread; logging does both.
 
     Close it, or use it as a context manager, to commit what is still pending.
@@ -261,54 +258,6 @@ class Lake:
 
     # -- reading
 
-    def sql(self, query: str, /, *, as_of: int | str | datetime | None = None, **params: object) -> DuckDBPyRelation:
-        """Run SQL on the lake's views and return the result as a DuckDB relation.
-
-        The views are `runs`, `params`, `tags`, `metrics` (the newest of each repeated step), `metrics_raw`,
-        `summaries` (one row a run and metric), `experiments`, `definitions`, `runs_wide` (one row a run with its
-        params, last and best metrics), `checkpoints`, `checkpoint_events`, `tensors` (one row a tensor of a checkpoint,
-        with its statistics) and `verifications`. Rows logged by running processes are there within a second or two.
-        Conditions on run_id, metric, experiment and step, of tensors on checkpoint_id and path, decide which files
-        are opened.
-
-        Args:
-            query: any DuckDB SQL; write ``$name`` for a value.
-            as_of: read the past: a moment, ISO text, or a version of `metrics`. Only committed rows count.
-            params: the values, bound by name.
-
-        Returns:
-            A relation: `.pl()`, `.df()`, `.fetchall()`, `.show()` and more; it can be read any number of times.
-
-        Raises:
-            QueryError: DuckDB refused the query.
-            VersionNotFoundError: the past asked for is no longer there.
-
-        >>> import ckptlake, tempfile
-        >>> lake = ckptlake.open(tempfile.mkdtemp())
-        >>> lake.sql("select $a + 1 as b", a=41).fetchall()
-        [(42,)]
-        """
-        from ckptlake.query.views import ALL_VIEWS, tables_of
-        from ckptlake.tables.store import check_as_of
-
-        moment = check_as_of(as_of)
-        needs = self._engine.needs(query, params)
-        wanted = ALL_VIEWS if needs is None else needs.tables & ALL_VIEWS
-        alternatives = None if needs is None else needs.alternatives
-        sources = self._reader.read(tables_of(wanted), alternatives, moment)
-        return self._engine.run(query, params, sources, wanted, reads_only=needs is not None)
-
-    def connect(self, *, as_of: int | str | datetime | None = None) -> DuckDBPyConnection:
-        """Return a DuckDB connection with all views, on the lake as it is now or `as_of` the past.
-
-        The connection keeps to that moment; connect again to see more. `sql` opens fewer files.
-        """
-        from ckptlake.query.duck import connection_with
-        from ckptlake.query.views import ALL_VIEWS, tables_of
-        from ckptlake.tables.store import check_as_of
-
-        return connection_with(self._reader.read(tables_of(ALL_VIEWS), None, check_as_of(as_of)), ALL_VIEWS)
-
     def table(self, name: str) -> Table:
         """Return one Delta table, to see its history and files or to look after it.
 
@@ -352,19 +301,6 @@ class Lake:
         from ckptlake.tables.schemas import TABLES
 
         return {name: self._store(name) for name in TABLES}
-
-    @cached_property
-    def _engine(self) -> Engine:
-        from ckptlake.query.duck import Engine
-
-        return Engine()
-
-    @cached_property
-    def _reader(self) -> SourceReader:
-        from ckptlake.query.sources import SourceReader
-        from ckptlake.runs.live import LiveReader
-
-        return SourceReader(self._all_stores(), LiveReader(self._layout.wal, self.id).read, self._engine.points)
 
     def _get_writer(self) -> Writer:
         from ckptlake.runs.writer import Writer

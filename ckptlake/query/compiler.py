@@ -1,0 +1,363 @@
+"""The one place where a bound query becomes SQL: text with named parameters, and the values for them.
+
+Verbs that follow each other go into one SELECT for as long as SQL evaluates them in that order; where it would not, the
+SELECT so far becomes a table in the next one. Conditions on views therefore stand beside the view's name, where what
+they say of files can be read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ckptlake.query import nodes as n
+from ckptlake.query.binding import HIDDEN, Bound, Schema
+from ckptlake.query.dialects import DuckDB, Text, ema_rows
+from ckptlake.query.kinds import kind_of_aggregate, kind_of_call, kind_of_const
+from ckptlake.query.noun_rows import Members, Noun, home_of, rows_of, value_of
+
+_PARAMETER = re.compile(r"\$(p[0-9]+)")
+_QUOTED = re.compile(r'"(?:[^"]|"")*"')
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """A query as SQL.
+
+    Attributes:
+        text: with a parameter ``$name`` for each value.
+        values: what is bound to them.
+        schema: the kinds of its columns.
+    """
+
+    text: str
+    values: Mapping[str, object]
+    schema: Schema
+
+
+@dataclass(slots=True)
+class _Block:
+    """A SELECT that is still being added to."""
+
+    source: str
+    columns: dict[str, Text]
+    where: list[str] = field(default_factory=list)
+    group: list[str] | None = None
+    order: list[str] = field(default_factory=list)
+    limit: str = ""
+    is_distinct: bool = False
+    windowed: set[str] = field(default_factory=set)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether more conditions, joins and groups may be added."""
+        return self.group is None and not self.limit and not self.is_distinct
+
+
+def compile_query(bound: Bound, dialect: DuckDB) -> Compiled:
+    """Return a bound query as SQL."""
+    writer = _Writer(dialect)
+    block = writer.block(bound.table)
+    text = writer.text(block, list(bound.schema))
+    used = set(_PARAMETER.findall(_QUOTED.sub("", text)))  # columns that were left out leave their values out too
+    return Compiled(text, {name: value for name, value in writer.values.items() if name in used}, bound.schema)
+
+
+class _Writer:
+    def __init__(self, dialect: DuckDB) -> None:
+        self._dialect = dialect
+        self.values: dict[str, object] = {}
+        self._known: dict[n.Const, str] = {}
+        self._tables = 0
+
+    # -- tables
+
+    def block(self, table: n.Table) -> _Block:
+        """Return a table as a SELECT to go on with."""
+        match table:
+            case n.View(name, columns):
+                return self._from(self._dialect.quoted(name), dict(columns))
+            case n.Filter(source, condition):
+                block = self.block(source)
+                if not block.is_plain or block.windowed:  # a window looks at rows that a condition would leave out
+                    block = self._wrapped(block)
+                block.where.append(self.value(condition, block).sql)
+                return block
+            case n.WithNouns(source, nouns):
+                return self._with_nouns(self._ready(self.block(source), [n.Column("run_id")]), nouns)
+            case n.Project(source, columns):
+                return self._projected(self.block(source), columns)
+            case n.Group(source, keys, columns):
+                return self._grouped(self.block(source), keys, columns)
+            case n.Sort(source, keys):
+                block = self.block(source)
+                if block.limit:
+                    block = self._wrapped(block)
+                block.order = [*(self._order(key, block) for key in keys), *block.order]
+                return block
+            case n.Slice(source, length, offset):
+                block = self.block(source)
+                if block.limit:
+                    block = self._wrapped(block)
+                skipped = f" OFFSET {offset:d}" if offset else ""
+                block.limit = (f" LIMIT {length:d}" if length is not None else "") + skipped
+                return block
+            case n.Sample(source, length, seed):
+                return self._sampled(self.block(source), length, seed)
+            case n.Distinct(source, names, keys):
+                return self._distinct(self.block(source), names, keys)
+            case n.Join():
+                return self._joined(table)
+            case n.Union(first, second):
+                return self._united(first, second)
+        raise AssertionError(table)
+
+    def _alias(self) -> str:
+        self._tables += 1
+        return f"t{self._tables - 1}"
+
+    def _from(self, source: str, schema: Schema) -> _Block:
+        alias = self._alias()
+        columns = {name: Text(f"{alias}.{self._dialect.quoted(name)}", kind) for name, kind in schema.items()}
+        return _Block(f"{source} AS {alias}", columns)
+
+    def _wrapped(self, block: _Block) -> _Block:
+        """Return a SELECT from a SELECT; rows that were chosen by their order stay in it."""
+        names = list(block.columns)
+        order = []
+        if block.order and block.limit:
+            for number, text in enumerate(block.order):
+                value, _, direction = text.rpartition("\0")
+                name = f"{HIDDEN}order{number}"
+                block.columns[name] = Text(value, "other")
+                order.append((name, direction))
+        schema = {name: text.kind for name, text in block.columns.items()}
+        outer = self._from(f"({self.text(block, list(schema))})", schema)
+        outer.order = [f"{outer.columns[name].sql}\0{direction}" for name, direction in order]
+        outer.columns = {name: outer.columns[name] for name in names}
+        return outer
+
+    def _ready(self, block: _Block, values: Sequence[n.Value]) -> _Block:
+        """Return a block that conditions and joins on these values may be added to."""
+        is_windowed = bool(block.windowed & _names_in(values))
+        return block if block.is_plain and not is_windowed else self._wrapped(block)
+
+    def _projected(self, block: _Block, columns: Sequence[n.Named]) -> _Block:
+        values = [value for _, value in columns]
+        has_windows = any(isinstance(node, n.Window) for value in values for node in n.walk(value))
+        computes = any(not isinstance(value, n.Column) for value in values)
+        if (
+            (has_windows and not block.is_plain)
+            or (computes and (block.group is not None or block.is_distinct))
+            or (has_windows and block.windowed & _names_in(values))
+            or (block.is_distinct and {name for name, _ in columns} != set(block.columns))
+        ):
+            block = self._wrapped(block)
+        made = {name: self.value(value, block) for name, value in columns}
+        windowed = {
+            name
+            for name, value in columns
+            if block.windowed & _names_in([value]) or any(isinstance(node, n.Window) for node in n.walk(value))
+        }
+        block.columns, block.windowed = made, windowed
+        return block
+
+    def _grouped(self, block: _Block, keys: Sequence[n.Named], columns: Sequence[n.Named]) -> _Block:
+        block = self._ready(block, [value for _, value in (*keys, *columns)])
+        grouped = {name: self.value(value, block) for name, value in keys}
+        made = {name: self.value(value, block) for name, value in columns}
+        block.columns = {**grouped, **made}
+        block.group = [text.sql for text in grouped.values()]
+        block.order = []
+        return block
+
+    def _order(self, key: n.Order, block: _Block) -> str:
+        """Return what to order by and how, apart, as the value may become a column of its own."""
+        direction = "DESC NULLS LAST" if key.descending else "NULLS LAST"
+        return f"{self.value(key.value, block).sql}\0{direction}"
+
+    def _sampled(self, block: _Block, length: int, seed: int) -> _Block:
+        block = self._wrapped(block)
+        told = [text for name, text in block.columns.items() if name in _TELLING] or list(block.columns.values())
+        texts = ", ".join(f"coalesce({self._dialect.cast(text, 'text')}, '')" for text in told)
+        block.order = [f"md5(concat_ws('|', '{seed:d}', {texts}))\0NULLS LAST"]
+        block.limit = f" LIMIT {length:d}"
+        return self._wrapped(block)
+
+    def _distinct(self, block: _Block, names: Sequence[str], keys: Sequence[n.Order]) -> _Block:
+        if not names:
+            block = block if block.is_plain else self._wrapped(block)
+            block.is_distinct = True
+            return block
+        block = self._ready(block, [*(n.Column(name) for name in names), *(key.value for key in keys)])
+        partition = ", ".join(block.columns[name].sql for name in names)
+        order = ", ".join(_ordered(self._order(key, block)) for key in keys)
+        place = f"row_number() OVER (PARTITION BY {partition}{f' ORDER BY {order}' if order else ''})"
+        kept = list(block.columns)
+        block.columns[f"{HIDDEN}place"] = Text(place, "int")
+        block = self._wrapped(block)
+        block.where.append(f"{block.columns.pop(f'{HIDDEN}place').sql} = 1")
+        block.columns = {name: block.columns[name] for name in kept}
+        return block
+
+    def _joined(self, table: n.Join) -> _Block:
+        left = self._joinable(self.block(table.left))
+        right = self._wrapped(self.block(table.right))
+        on = " AND ".join(f"{left.columns[name].sql} = {right.columns[name].sql}" for name in table.on)
+        if table.how in ("semi", "anti"):
+            word = "" if table.how == "semi" else "NOT "
+            left.where.append(f"{word}EXISTS (SELECT 1 FROM {right.source} WHERE {on})")
+            return left
+        kind = {"inner": "JOIN", "left": "LEFT JOIN", "full": "FULL JOIN"}[table.how]
+        columns = dict(left.columns)
+        if table.how == "full":
+            for name in table.on:
+                both = f"coalesce({left.columns[name].sql}, {right.columns[name].sql})"
+                columns[name] = Text(both, left.columns[name].kind)
+        for name, text in right.columns.items():
+            if name not in table.on:
+                columns[f"{name}{table.suffix}" if name in left.columns else name] = text
+        if table.how == "full" and left.where:  # conditions on the left would also drop rows of the right
+            left = self._wrapped(left)
+            return self._joined_wrapped(left, right, table, kind)
+        left.source = f"{left.source} {kind} {right.source} ON {on}"
+        left.columns = columns
+        return left
+
+    def _joined_wrapped(self, left: _Block, right: _Block, table: n.Join, kind: str) -> _Block:
+        on = " AND ".join(f"{left.columns[name].sql} = {right.columns[name].sql}" for name in table.on)
+        columns = {
+            name: Text(f"coalesce({text.sql}, {right.columns[name].sql})", text.kind) if name in table.on else text
+            for name, text in left.columns.items()
+        }
+        for name, text in right.columns.items():
+            if name not in table.on:
+                columns[f"{name}{table.suffix}" if name in left.columns else name] = text
+        left.source = f"{left.source} {kind} {right.source} ON {on}"
+        left.columns = columns
+        return left
+
+    def _joinable(self, block: _Block) -> _Block:
+        return block if block.is_plain and not block.windowed else self._wrapped(block)
+
+    def _united(self, first: n.Table, second: n.Table) -> _Block:
+        left, right = self.block(first), self.block(second)
+        names = list(left.columns)
+        kinds = {name: _both(left.columns[name].kind, right.columns[name].kind) for name in names}
+        return self._from(f"(({self.text(left, names)}) UNION ALL ({self.text(right, names)}))", kinds)
+
+    # -- what is asked of runs
+
+    def _with_nouns(self, block: _Block, nouns: Members) -> _Block:
+        groups: dict[str, list[tuple[str, Noun]]] = {}
+        for name, noun in nouns:
+            groups.setdefault(home_of(noun), []).append((name, noun))
+        for view, members in groups.items():
+            alias = self._alias()
+            made = [(name, value_of(noun, self._bound)) for name, noun in members]
+            columns = ", ".join(f"{text.sql} AS {self._dialect.quoted(name)}" for name, text in made)
+            text = f"SELECT run_id, {columns} FROM {view} WHERE {rows_of(members, self._bound)} GROUP BY run_id"
+            block.source += f" LEFT JOIN ({text}) AS {alias} ON {alias}.run_id = {block.columns['run_id'].sql}"
+            for name, made_text in made:
+                block.columns[name] = Text(f"{alias}.{self._dialect.quoted(name)}", made_text.kind)
+        return block
+
+    # -- values
+
+    def value(self, value: n.Value, block: _Block) -> Text:
+        """Return a value as SQL."""
+        match value:
+            case n.Column(name):
+                return block.columns[name]
+            case n.Const(held, kind):
+                return Text("NULL" if held is None else self._bound(value), kind_of_const(kind))
+            case n.Call(function, args):
+                texts = [self.value(arg, block) for arg in args]
+                if function == "round":
+                    texts[1] = Text(str(_whole(args[1])), "int")
+                kind = kind_of_call(function, [text.kind for text in texts], function)
+                return Text(self._dialect.call(function, texts), kind)
+            case n.Case(branches, default):
+                parts = [(self.value(when, block), self.value(then, block)) for when, then in branches]
+                last = self.value(default, block)
+                written = " ".join(f"WHEN {when.sql} THEN {then.sql}" for when, then in parts)
+                kind = kind_of_call("coalesce", [*(then.kind for _, then in parts), last.kind], "")
+                return Text(f"CASE {written} ELSE {last.sql} END", kind)
+            case n.Cast(inner, kind):
+                return Text(self._dialect.cast(self.value(inner, block), kind), kind)
+            case n.Aggregate(function, args, settings):
+                return self._aggregate(function, args, settings, block, "")
+            case n.Window():
+                return self._window(value, block)
+        raise AssertionError(value)
+
+    def _aggregate(
+        self, function: str, args: Sequence[n.Value], settings: Sequence[Any], block: _Block, over: str
+    ) -> Text:
+        texts = [self.value(arg, block) for arg in args]
+        kind = kind_of_aggregate(function, [text.kind for text in texts], function)
+        return Text(self._dialect.aggregate(function, texts, settings, over), kind)
+
+    def _window(self, window: n.Window, block: _Block) -> Text:
+        partition = ", ".join(self.value(part, block).sql for part in window.partition)
+        order = ", ".join(_ordered(self._order(key, block)) for key in window.order)
+        inner = window.over
+        rows = window.rows
+        if isinstance(inner, n.Aggregate) and inner.function == "ema":
+            rows = ema_rows(float(str(inner.settings[0])))
+        parts = [f"PARTITION BY {partition}" if partition else "", f"ORDER BY {order}" if order else ""]
+        if isinstance(inner, n.Aggregate) and (order or rows):
+            first = "UNBOUNDED PRECEDING" if rows is None else f"{rows - 1:d} PRECEDING"
+            parts.append(f"ROWS BETWEEN {first} AND CURRENT ROW")
+        over = f" OVER ({' '.join(part for part in parts if part)})"
+        if isinstance(inner, n.Aggregate):
+            return self._aggregate(inner.function, inner.args, inner.settings, block, over)
+        assert isinstance(inner, n.Call)
+        args = [self.value(arg, block) for arg in inner.args]
+        if inner.function in ("lag", "lead"):
+            args[1] = Text(str(_whole(inner.args[1])), "int")
+        kind = kind_of_call(inner.function, [arg.kind for arg in args], inner.function)
+        return Text(f"{inner.function}({', '.join(arg.sql for arg in args)}){over}", kind)
+
+    def _bound(self, const: n.Const) -> str:
+        if const not in self._known:
+            name = f"p{len(self._known)}"
+            self._known[const] = name
+            self.values[name] = list(const.value) if isinstance(const.value, tuple) else const.value
+        return f"${self._known[const]}"
+
+    # -- text
+
+    def text(self, block: _Block, names: Sequence[str]) -> str:
+        """Return a SELECT of some of its columns."""
+        columns = ", ".join(f"{block.columns[name].sql} AS {self._dialect.quoted(name)}" for name in names)
+        parts = [f"SELECT {'DISTINCT ' if block.is_distinct else ''}{columns}", f"FROM {block.source}"]
+        if block.where:
+            parts.append(f"WHERE {' AND '.join(block.where)}")
+        if block.group:
+            parts.append(f"GROUP BY {', '.join(block.group)}")
+        if block.order:
+            parts.append(f"ORDER BY {', '.join(map(_ordered, block.order))}")
+        return "\n".join(parts) + block.limit
+
+
+_TELLING = frozenset({"run_id", "metric", "step", "checkpoint_id", "path", "experiment"})
+
+
+def _names_in(values: Sequence[n.Value]) -> set[str]:
+    return {node.name for value in values for node in n.walk(value) if isinstance(node, n.Column)}
+
+
+def _ordered(text: str) -> str:
+    return text.replace("\0", " ")
+
+
+def _both(one: str, other: str) -> str:
+    return kind_of_call("coalesce", [one, other], "union")
+
+
+def _whole(value: n.Value) -> int:
+    assert isinstance(value, n.Const)
+    return int(str(value.value))

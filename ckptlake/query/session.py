@@ -1,0 +1,121 @@
+"""What a query needs of its lake: names, answers, and where those come from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from ckptlake.errors import InvalidInputError
+from ckptlake.query.binding import bind
+from ckptlake.query.compiler import Compiled, compile_query
+from ckptlake.query.dialects import DuckDB
+from ckptlake.query.known_names import KnownNames
+from ckptlake.query.nodes import Table
+from ckptlake.query.rewrites import rewrite
+from ckptlake.query.scoping import scope
+from ckptlake.types import Direction
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyRelation
+
+    from ckptlake.query.sources import Sources
+
+AsOf = int | str | datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A query made ready to run.
+
+    Attributes:
+        compiled: the SQL with its values.
+        rewrites: what was done to make it cheaper, in words.
+    """
+
+    compiled: Compiled
+    rewrites: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """Runs queries on one lake, now or as it was.
+
+    Attributes:
+        ask: runs SQL on the lake's views.
+        look: returns the files and rows that SQL would read.
+        columns: the columns of views that were looked up before.
+        store: keeps saved queries.
+        as_of: the past to read, or None for now.
+    """
+
+    ask: Callable[..., DuckDBPyRelation]
+    look: Callable[[str, Mapping[str, object], Any], Sources]
+    columns: dict[str, Mapping[str, str]]
+    store: Any
+    as_of: AsOf = None
+
+    def at(self, moment: AsOf) -> Session:
+        """Return a session that reads the past."""
+        return replace(self, as_of=moment)
+
+    def run(self, text: str, values: Mapping[str, object]) -> DuckDBPyRelation:
+        """Run SQL."""
+        return self.ask(text, as_of=self.as_of, **values)
+
+    def _run_named(self, text: str, **values: object) -> DuckDBPyRelation:
+        return self.run(text, values)
+
+    def names(self) -> KnownNames:
+        """Return what may be named, as the lake is when it is asked."""
+        return KnownNames(self._run_named, self.columns)
+
+    def varying_params(self) -> list[str]:
+        """Return the params in which runs differ, or that some have and others do not."""
+        query = """
+            SELECT key FROM params GROUP BY key
+            HAVING count(DISTINCT value) > 1 OR count(value) < (SELECT count(*) FROM runs) ORDER BY key"""
+        return [key for (key,) in self.run(query, {}).fetchall()]
+
+    def direction(self, metric: str, given: Direction | None) -> Direction:
+        """Return the direction in which a metric is better.
+
+        Raises:
+            InvalidInputError: none is declared, or several are, and none is given.
+        """
+        if given is not None:
+            if given not in ("min", "max"):
+                raise InvalidInputError(f"direction must be 'min' or 'max', got {given!r:.40}")
+            return given
+        query = "SELECT DISTINCT direction FROM definitions WHERE metric = $metric AND direction IS NOT NULL"
+        found: list[Direction] = [direction for (direction,) in self.run(query, {"metric": metric}).fetchall()]
+        if len(found) == 1:
+            return found[0]
+        problem = "different directions are" if found else "no direction is"
+        raise InvalidInputError(
+            f"{problem} declared for {metric!r}: declare one with run.define({metric!r}, direction='min'), or give "
+            "direction='min' or 'max'"
+        )
+
+    def plan(self, table: Table) -> Planned:
+        """Return a query as SQL; nothing but names is asked."""
+        bound, told = rewrite(bind(table, self.names()))
+        return Planned(compile_query(bound, DuckDB()), tuple(told))
+
+    def ready(self, table: Table) -> tuple[Compiled, tuple[str, ...]]:
+        """Return a query as SQL that names the runs it is about where they are few, and what was made cheaper."""
+        bound, told = rewrite(bind(table, self.names()))
+        scoped = scope(bound, self._rows_of)
+        if scoped != bound:
+            told.append("the runs it is about were asked for first, and their files alone are read")
+        return compile_query(scoped, DuckDB()), tuple(told)
+
+    def answer(self, table: Table) -> DuckDBPyRelation:
+        """Return the rows of a query."""
+        compiled, _ = self.ready(table)
+        return self.run(compiled.text, compiled.values)
+
+    def _rows_of(self, compiled: Compiled) -> Sequence[tuple[Any, ...]]:
+        rows: Sequence[tuple[Any, ...]] = self.run(compiled.text, compiled.values).fetchall()
+        return rows
