@@ -145,6 +145,7 @@ class SegmentWriter:
             self.path.unlink(missing_ok=True)
             raise
         self._written = self._synced = os.lseek(self._descriptor, 0, os.SEEK_CUR)
+        self._first_unsynced = self.next_frame
 
     @property
     def num_frames(self) -> int:
@@ -176,6 +177,19 @@ class SegmentWriter:
             self._cut_back(self._synced)
             raise
         self._synced = self._written
+        self._first_unsynced = self.next_frame
+
+    def take_back(self) -> bool:
+        """Cut off the frames since the last sync; False if they may still be there, the segment is `broken` then."""
+        self._cut_back(self._synced)
+        if not self.broken:
+            try:
+                sync_data(self._descriptor)
+            except OSError:
+                self.broken = True
+        if not self.broken:
+            self._written, self.next_frame = self._synced, self._first_unsynced
+        return not self.broken
 
     def _cut_back(self, size: int) -> None:
         try:
