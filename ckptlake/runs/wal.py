@@ -280,9 +280,11 @@ def read_header(path: Path, lake_id: str | None = None) -> tuple[SegmentName, Se
             f"{path} stays as it is: {error}; update it with `pip install --upgrade ckptlake`"
         ) from error
     except _UNREADABLE as error:
-        raise DamagedSegmentError(f"the header of {path} cannot be read: {error}") from error
+        raise DamagedSegmentError(f"the header of {path} cannot be read: {error!s:.200}") from error
     if header.writer != name.writer or lake_id not in (None, header.lake_id):
-        raise DamagedSegmentError(f"{path} is of writer {header.writer} and lake {header.lake_id}, not of this one")
+        raise DamagedSegmentError(
+            f"{path} is of writer {header.writer:.80} and lake {header.lake_id:.80}, not of this one"
+        )
     return name, header, reader.offset
 
 
@@ -305,7 +307,7 @@ def read_frames(path: Path, offset: int) -> tuple[list[tuple[int, pa.RecordBatch
                 raise ValueError("the batch is larger than its frame")
             check_packed(batch)
         except (*_UNREADABLE, pa.ArrowException, OSError, StopIteration) as error:
-            reader.damage = f"frame {number} holds no readable batch ({error})"
+            reader.damage = f"frame {number} holds no readable batch ({error!s:.200})"
             break
         frames.append((number, batch))
         sound = reader.offset
