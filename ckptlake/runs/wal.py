@@ -303,9 +303,7 @@ def read_frames(path: Path, offset: int) -> tuple[list[tuple[int, pa.RecordBatch
                 batch = stream.read_next_batch()
             if number >= 2**62 or (frames and number <= frames[-1][0]):
                 raise ValueError(f"number {number} does not rise")
-            if batch.nbytes > len(payload):
-                raise ValueError("the batch is larger than its frame")
-            check_packed(batch)
+            check_packed(batch, len(payload))
         except (*_UNREADABLE, pa.ArrowException, OSError, StopIteration) as error:
             reader.damage = f"frame {number} holds no readable batch ({error!s:.200})"
             break

@@ -7,9 +7,11 @@ import struct
 import zipfile
 from io import BytesIO
 
+import pyarrow as pa
 import pytest
 
 from ckptlake.errors import DamagedCheckpointError
+from ckptlake.runs.frames import pack_rows
 from tests.fuzz import resealing
 from tests.fuzz.mutations import MANIFEST
 from tests.fuzz.targets import LONGEST_MESSAGE, TARGETS
@@ -49,6 +51,23 @@ def test_a_segment_whose_damage_is_long() -> None:
         fields = {**json.loads(payload), name: "9" * 50_000}
         data = resealing.framed([(magic, number, json.dumps(fields).encode()), *rest])
         TARGETS["segment"].check(data)
+
+
+def test_a_segment_whose_offsets_lead_out_of_their_frame() -> None:
+    """Arrow followed them when it was asked how large the batch is, and the process ended."""
+    (magic, number, header), *_ = resealing.frames(TARGETS["segment"].specimens()[0])
+    batch = pack_rows("checkpoints", [{"metrics": {"a": 1.0, "b": 2.0}, "packs": ["x", "y", "z"], "note": "text"}])
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as stream:
+        stream.write_batch(batch)
+    payload = sink.getvalue().to_pybytes()
+    told = 0
+    for place in range(0, len(payload), 4):
+        if 1 <= int.from_bytes(payload[place : place + 4], "little") <= 9:
+            changed = payload[:place] + (2**31 - 8).to_bytes(4, "little") + payload[place + 4 :]
+            TARGETS["segment"].check(resealing.framed([(magic, number, header), (b"CKL1", number, changed)]))
+            told += 1
+    assert told > 50
 
 
 def stored(content: bytes) -> bytes:
