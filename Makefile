@@ -4,9 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 LAKE ?= demo-lake
+SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint types layers check bench clean
+.PHONY: help demo test test-slow lint types layers check bench fuzz clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 16
@@ -41,5 +42,8 @@ check: lint types layers test  ## Everything CI runs
 bench: $(READY)  ## Measure speed against references; results as JSON in benchmarks/results
 	$(BIN)/python -m benchmarks
 
+fuzz: $(READY)  ## Give every reader damaged and hostile files; needs atheris in .venv
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
+
 clean:  ## Delete the environment and everything made
-	rm -rf $(VENV) $(LAKE) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LAKE) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .fuzz

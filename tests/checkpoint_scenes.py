@@ -152,16 +152,21 @@ class Crash:
     @contextmanager
     def expected(self, lake: Lake) -> Iterator[None]:
         """Run the block until the crash, if it comes that far, and forget what was only in memory."""
-        flush = Writer.flush
+        flush, write_rows = Writer.flush, Writer.write_rows
 
         def flush_counted(writer: Writer) -> None:
             self._reach()
             flush(writer)
 
+        def write_rows_counted(writer: Writer, *arguments: Any) -> None:
+            self._reach()
+            write_rows(writer, *arguments)
+
         with pytest.MonkeyPatch.context() as patched, suppress(Crashed):
             for name in ("rename", "unlink", "link"):
                 patched.setattr(os, name, self._counted(getattr(os, name)))
             patched.setattr(Writer, "flush", flush_counted)
+            patched.setattr(Writer, "write_rows", write_rows_counted)
             yield
         if lake._writer is not None:
             lake._writer._rows.clear()

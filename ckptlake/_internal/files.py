@@ -12,6 +12,9 @@ from pathlib import Path
 from ckptlake.errors import ReadOnlyLakeError, StorageError
 
 _READ_ONLY = {"EACCES", "EPERM", "EROFS"}
+GOES_ON = ", writing goes on by itself"
+"""How an error ends whose rows are kept and tried again by the writer."""
+_TRY_AGAIN = " and try again"
 
 
 def sync_data(descriptor: int) -> None:
@@ -61,8 +64,8 @@ def write_once(path: Path, payload: bytes) -> bool:
 
 
 @contextmanager
-def storage_errors(action: str, path: Path) -> Iterator[None]:
-    """Turn the operating system's refusals into errors that say what to do.
+def storage_errors(action: str, path: Path, then: str = _TRY_AGAIN) -> Iterator[None]:
+    """Turn the operating system's refusals into errors that say what to do, and what then.
 
     Raises:
         ReadOnlyLakeError: the process may not write there.
@@ -71,10 +74,10 @@ def storage_errors(action: str, path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise storage_error(action, path, error) from error
+        raise storage_error(action, path, error, then) from error
 
 
-def storage_error(action: str, path: Path, error: OSError) -> StorageError:
+def storage_error(action: str, path: Path, error: OSError, then: str = _TRY_AGAIN) -> StorageError:
     """Return the error to raise for a refusal met while doing `action` at `path`."""
     name = errno.errorcode.get(error.errno or 0, "")
     if name in _READ_ONLY:
@@ -83,4 +86,4 @@ def storage_error(action: str, path: Path, error: OSError) -> StorageError:
             "or mend its permissions"
         )
     remedy = "free space on that disk" if name in {"ENOSPC", "EDQUOT"} else "check that disk"
-    return StorageError(f"cannot {action} at {path}: {error.strerror or error}; {remedy}, writing goes on by itself")
+    return StorageError(f"cannot {action} at {path}: {error.strerror or error}; {remedy}{then}")

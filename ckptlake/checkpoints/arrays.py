@@ -112,13 +112,16 @@ def as_array(info: LeafInfo, data: memoryview) -> npt.NDArray[Any]:
 
 
 def over(data: memoryview, dtype: np.dtype[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
-    """Return an array over bytes whose count has been checked.
+    """Return an array over bytes whose count has been checked; it holds on to the memory they are in.
 
     Raises:
         DamagedCheckpointError: numpy has no such shape.
     """
+    # Given a memoryview, `ndarray` would keep what that looks at, but not keep it from being closed: a mapped file
+    # would be gone from under the array.
+    held = np.frombuffer(data, np.uint8)
     try:
-        return np.ndarray(shape, dtype, buffer=data)
+        return np.ndarray(shape, dtype, buffer=held)
     except (ValueError, OverflowError) as error:
         raise DamagedCheckpointError(f"no array has {dtype} and the shape {shape!s:.100}: {error}") from None
 

@@ -194,8 +194,8 @@ def _export_file(path: Path, write: Write, chosen: _Chosen, choices: ExportChoic
     with _partial(path) as partial:
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         try:
-            file = DigestedFile(descriptor)
-            write(chosen, cast(BinaryIO, file), choices)
+            with DigestedFile(descriptor) as file:
+                write(chosen, cast(BinaryIO, file), choices)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)

@@ -6,6 +6,7 @@ must exist to count, so the index is not forced to the disk and may be deleted a
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sqlite3
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ckptlake._internal.files import storage_errors
+from ckptlake.errors import StorageError
 
 logger = logging.getLogger(__name__)
 _SCHEMA = """
@@ -75,6 +77,11 @@ class BlobIndex:
                 rows += connection.execute(query, asked).fetchall()
             return [Blob(digest.hex(), quick, pack, offset) for digest, quick, pack, offset in rows]
 
+    def knows(self, pack: str) -> bool:
+        """Tell whether some blob is said to lie in a pack."""
+        with self._opened() as connection:
+            return connection.execute("SELECT 1 FROM blobs WHERE pack = ? LIMIT 1", [pack]).fetchone() is not None
+
     def add(self, blobs: Iterable[Blob]) -> None:
         """Add blobs; one whose digest is there already stays where it is."""
         with self._opened() as connection, connection:
@@ -82,13 +89,22 @@ class BlobIndex:
 
     def forget_packs(self, packs: Iterable[str]) -> None:
         """Forget everything that lies in these packs."""
-        with self._opened() as connection, connection:
-            connection.executemany("DELETE FROM blobs WHERE pack = ?", [(pack,) for pack in packs])
+        self._forget("pack", packs)
 
     def forget(self, digests: Iterable[str]) -> None:
         """Forget blobs, such as damaged ones: a later save then stores their content again."""
-        with self._opened() as connection, connection:
-            connection.executemany("DELETE FROM blobs WHERE digest = ?", [(bytes.fromhex(d),) for d in digests])
+        self._forget("digest", map(bytes.fromhex, digests))
+
+    def _forget(self, column: str, keys: Iterable[object]) -> None:
+        """Delete rows, or the whole index where there is no room for that: what is forgotten makes room elsewhere."""
+        try:
+            with self._opened() as connection, connection:
+                connection.executemany(f"DELETE FROM blobs WHERE {column} = ?", [(key,) for key in keys])  # noqa: S608
+        except StorageError as error:
+            if not isinstance(error.__cause__, OSError) or error.__cause__.errno != errno.ENOSPC:
+                raise
+            logger.info("the blob index is made anew at the next save: %s", error)
+            self._path.unlink(missing_ok=True)
 
     @contextmanager
     def _opened(self) -> Iterator[sqlite3.Connection]:
@@ -99,7 +115,7 @@ class BlobIndex:
             except sqlite3.DatabaseError as error:
                 self.close()
                 if isinstance(error, sqlite3.OperationalError) and "disk I/O" not in str(error):
-                    raise OSError(None, f"the blob index says: {error}") from error
+                    raise _refusal(error) from error
                 self._path.unlink(missing_ok=True)
                 message = f"the blob index was damaged ({error}) and is made anew at the next save"
                 raise OSError(None, message) from error
@@ -111,7 +127,7 @@ class BlobIndex:
             connection = self._open()
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.OperationalError):
-                raise OSError(None, f"the blob index cannot be opened: {error}") from error
+                raise _refusal(error) from error
             logger.warning("the blob index %s is damaged (%s): it is made anew", self._path, error)
             self._path.unlink(missing_ok=True)
             connection = self._open()
@@ -141,6 +157,12 @@ class BlobIndex:
             if self._connection is not None and self._connection[0] == os.getpid():
                 with closing(self._connection[1]):
                     self._connection = None
+
+
+def _refusal(error: sqlite3.OperationalError) -> OSError:
+    """Return what SQLite was refused as what the system would have said."""
+    number = errno.ENOSPC if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL else None
+    return OSError(number, f"the blob index says: {error}")
 
 
 def _insert(connection: sqlite3.Connection, blobs: Iterable[Blob]) -> None:

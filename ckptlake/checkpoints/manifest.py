@@ -134,7 +134,7 @@ class ReadTensors(Sequence[StoredTensor]):
             except _UNREADABLE as error:
                 if isinstance(error, IndexError) and not -len(self) <= number < len(self):
                     raise
-                raise DamagedCheckpointError(f"the manifest {self._source} is damaged: {error}") from error
+                raise DamagedCheckpointError(f"the manifest {self._source} is damaged: {error!s:.200}") from error
         return self._known[number]
 
     def __eq__(self, other: object) -> bool:
@@ -246,7 +246,7 @@ class Manifest:
         """
         try:
             text = payload.decode() if isinstance(payload, bytes) else payload
-            outer = json.loads(text)
+            outer = json.loads(text, parse_float=_finite, parse_constant=_finite)
             body = text[text.index('"manifest":') + len('"manifest":') :].rstrip("\n")[:-1]
             if outer["check"] != _checksum(body):
                 raise ValueError("its checksum does not match")
@@ -256,7 +256,7 @@ class Manifest:
                 return cls._parse(fields, source, mentions_arrays='{"array":' in body)
         except _UNREADABLE as error:
             raise DamagedCheckpointError(
-                f"the manifest {source} is damaged: {error}; `ckptlake checkpoints repair` can make it anew"
+                f"the manifest {source} is damaged: {error!s:.200}; `ckptlake checkpoints repair` can make it anew"
             ) from error
         raise LakeFormatError(
             f"{source} has manifest format {version}, newer than this ckptlake reads: update it with "
@@ -287,6 +287,13 @@ class Manifest:
 
 def _checksum(body: str) -> str:
     return xxhash.xxh3_64_hexdigest(body.encode())
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text:.40} where a finite number should be")
+    return value
 
 
 def _text(value: object) -> str:

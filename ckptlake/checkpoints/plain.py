@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import BinaryIO, cast
+from typing import BinaryIO, Self, cast
 
 from ckptlake._internal.files import storage_errors, sync_directory, write_all
 from ckptlake.checkpoints.checksums import CHECKED_BYTES, check
@@ -17,21 +17,39 @@ from ckptlake.checkpoints.state_format import StateFormat
 from ckptlake.checkpoints.store import CheckpointStore
 from ckptlake.checkpoints.tensor_pass import Work, check_all, measure_all
 
+_INTERRUPTS = (KeyboardInterrupt, SystemExit, GeneratorExit)
+
 
 class DigestedFile:
-    """A file that is written front to back while its digest and checksums are taken."""
+    """A file that is written front to back while its digest and checksums are taken.
+
+    Used as a context, it raises what the system refused even if the library that writes to it raises something else
+    then, as torch does, or nothing.
+    """
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._digest = hashlib.sha256()
         self._checks: list[int] = []
         self._pending = bytearray()
+        self._refusal: OSError | None = None
         self.size_bytes = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
+        if self._refusal is not None and error is not self._refusal and not isinstance(error, _INTERRUPTS):
+            raise self._refusal from error
 
     def write(self, payload: bytes | memoryview) -> int:
         """Write all of `payload`."""
         view = memoryview(payload).cast("B")
-        write_all(self._descriptor, view)
+        try:
+            write_all(self._descriptor, view)
+        except OSError as error:
+            self._refusal = error
+            raise
         self._digest.update(view)
         self.size_bytes += len(view)
         rest = view
@@ -76,8 +94,8 @@ def save_plain(
     with storage_errors("save a checkpoint", target):
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         try:
-            file = DigestedFile(descriptor)
-            form.write(state, cast(BinaryIO, file))
+            with DigestedFile(descriptor) as file:
+                form.write(state, cast(BinaryIO, file))
             os.fsync(descriptor)
             partial.rename(target)
             sync_directory(target.parent)

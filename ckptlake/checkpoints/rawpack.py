@@ -204,7 +204,7 @@ class RawPack:
             metadata = {str(key): str(value) for key, value in (fields.pop(_METADATA, None) or {}).items()}
             return [self._slot(name, entry) for name, entry in fields.items()], metadata
         except _UNREADABLE as error:
-            raise DamagedCheckpointError(f"the header of {self.path} cannot be read: {error}") from error
+            raise DamagedCheckpointError(f"the header of {self.path} cannot be read: {error!s:.200}") from error
 
     def _slot(self, name: str, entry: Mapping[str, Any]) -> Slot:
         start, end = entry["data_offsets"]

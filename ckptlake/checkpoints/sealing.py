@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Protocol
 
+from ckptlake._internal.files import storage_errors
 from ckptlake.checkpoints.manifest import Manifest, StoredTensor
 from ckptlake.checkpoints.packs import Packs
 from ckptlake.checkpoints.parallel import in_parallel
@@ -36,7 +37,7 @@ def seal(store: CheckpointStore, manifest: Manifest, before: Manifest | None, ro
         DamagedCheckpointError: the file is not what was written.
         StorageError: the disk refused; the checkpoint stays as it was.
     """
-    with store.gate.together():
+    with storage_errors("take the digests of a checkpoint", store.layout.checkpoints), store.gate.together():
         if not store.manifest_path(manifest.checkpoint_id).exists():
             return manifest
         packs, earlier = Packs(store), Before(store, before)

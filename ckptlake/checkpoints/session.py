@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal, Protocol
 
-from ckptlake._internal.files import storage_errors
+from ckptlake._internal.files import storage_error, storage_errors
 from ckptlake._internal.ids import new_id
 from ckptlake.checkpoints.background import Faults, Fence, Pending
 from ckptlake.checkpoints.manifest import Manifest
@@ -36,6 +36,8 @@ class Rows(Faults, Protocol):
     """Where a run's rows go."""
 
     def add_rows(self, table: str, rows: Sequence[Row]) -> None: ...
+
+    def write_rows(self, groups: Sequence[tuple[str, Sequence[Row]]], drop: Callable[[], None]) -> None: ...
 
     def flush(self) -> None: ...
 
@@ -224,13 +226,16 @@ class CheckpointSession:
 
     def _save(self, request: SaveRequest, draft: Manifest, sources: Sequence[Source], begun: float) -> SavedCheckpoint:
         before = Before(self._store, self._newest_manifest())
+        dropped: list[Manifest] = []
         try:
             with storage_errors("save a checkpoint", self._store.layout.blobs), self._store.gate.together():
                 written = self._write(request, draft, sources, before)
                 duration_s = time.perf_counter() - begun
-                self._commit(request, written, duration_s, before.id)
+                self._commit(request, written, duration_s, before.id, lambda: dropped.append(written.manifest))
         finally:
             before.close()
+            for manifest in dropped:
+                self._store.withdraw(manifest)
         earlier, self._newest = self._newest, written.manifest
         manifest = written.manifest
         if manifest.digest is None:
@@ -265,8 +270,15 @@ class CheckpointSession:
             return save.run() if request.digest == "sha256" else save.run_deferred()
         return save_plain(self._store, draft, request.state, sources, get_format(request.format), previous)
 
-    def _commit(self, request: SaveRequest, written: Written, duration_s: float, previous_id: str | None) -> None:
-        """Make the checkpoint known, then what later ones may share of it."""
+    def _commit(
+        self,
+        request: SaveRequest,
+        written: Written,
+        duration_s: float,
+        previous_id: str | None,
+        drop: Callable[[], None],
+    ) -> None:
+        """Make the checkpoint known, then what later ones may share of it; `drop` is called if it stays unknown."""
         rows = rows_of_save(
             written,
             datetime.now(UTC),
@@ -275,9 +287,12 @@ class CheckpointSession:
             pin=request.pin,
             previous_id=previous_id,
         )
-        for table, found in rows:
-            self._rows.add_rows(table, found)
-        self._rows.flush()
+        try:
+            self._rows.write_rows(rows, drop)
+        except StorageError as error:
+            if isinstance(error.__cause__, OSError):
+                raise storage_error("list a checkpoint", self._store.layout.root, error.__cause__) from error
+            raise
         try:
             self._store.index.add(blobs_of(written.manifest))
         except StorageError as error:

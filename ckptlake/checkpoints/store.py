@@ -15,7 +15,7 @@ from ckptlake.checkpoints.checksums import quick_key
 from ckptlake.checkpoints.gate import Gate
 from ckptlake.checkpoints.index import Blob, BlobIndex
 from ckptlake.checkpoints.manifest import Manifest
-from ckptlake.errors import CheckpointNotFoundError, CkptlakeError, DamagedCheckpointError
+from ckptlake.errors import CheckpointNotFoundError, CkptlakeError, DamagedCheckpointError, StorageError
 from ckptlake.tables.layout import Layout
 
 logger = logging.getLogger(__name__)
@@ -126,6 +126,23 @@ class CheckpointStore:
         """Make a checkpoint exist: its packs are durable already, the manifest comes last."""
         if not write_once(self.manifest_path(manifest.checkpoint_id), manifest.encode()):
             raise FileExistsError(f"checkpoint {manifest.checkpoint_id} exists already")
+
+    def withdraw(self, manifest: Manifest) -> None:
+        """Delete a checkpoint that was published and could not be listed; the gate must not be held.
+
+        Where the disk refuses, a sweep removes the rest later.
+        """
+        own = {pack for pack in manifest.packs if pack.endswith(f"/{manifest.checkpoint_id}")}
+        try:
+            with storage_errors("delete a checkpoint", self.layout.checkpoints), self.gate.alone():
+                self.manifest_path(manifest.checkpoint_id).unlink(missing_ok=True)
+                if manifest.file is not None:
+                    self.plain_path(manifest.file.name).unlink(missing_ok=True)
+                for pack in own:
+                    if not self.index.knows(pack):  # else somebody who made the index anew may share it by now
+                        self.pack_path(pack).unlink(missing_ok=True)
+        except StorageError as error:
+            logger.warning("not all of checkpoint %s is deleted: %s", manifest.checkpoint_id, error)
 
     def replace_manifest(self, manifest: Manifest) -> None:
         """Put a manifest in the place of an older one of the same checkpoint, in one step."""

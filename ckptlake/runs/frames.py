@@ -131,24 +131,26 @@ def table_of(batch: pa.RecordBatch) -> str:
     return str((batch.schema.metadata or {})[b"table"].decode())
 
 
-def check_packed(batch: pa.RecordBatch) -> None:
-    """Check that a batch is what `pack_calls`, `pack_block` or `pack_rows` make.
+def check_packed(batch: pa.RecordBatch, most_bytes: int) -> None:
+    """Check that a batch is what `pack_calls`, `pack_block` or `pack_rows` make, and no larger than it may be.
 
     Raises:
         ValueError: it is not (or another error of what is expected there, from hostile contents).
     """
-    batch.validate(full=True)
     metadata = batch.schema.metadata or {}
     table = table_of(batch)
-    if table != METRICS.name:
-        spec = get_spec(table)
-        if not batch.schema.equals(spec.schema):
-            raise ValueError(f"the columns are not those of the table {table!r}")
+    spec = get_spec(table)
+    if not batch.schema.equals(_CALLS_SCHEMA if spec is METRICS else spec.schema):
+        raise ValueError(f"the columns are not those of the table {table!r:.60}")
+    batch.validate(full=True)  # before anything else looks at its contents: Arrow follows offsets wherever they lead
+    if batch.nbytes > most_bytes:
+        raise ValueError("the batch is larger than its frame")
+    if spec is not METRICS:
         _check_partitions(batch, spec)
         _check_maps(batch)
         return
-    if not batch.schema.equals(_CALLS_SCHEMA) or any(column.null_count for column in batch.columns):
-        raise ValueError("the columns are not those of points")
+    if any(column.null_count for column in batch.columns):
+        raise ValueError("a point lacks something")
     streams, keysets = json.loads(metadata[b"streams"]), json.loads(metadata[b"keysets"])
     for run_id, experiment, attempt in streams:
         check_run_id(run_id)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import socket
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
 
-from ckptlake._internal.files import storage_errors
+from ckptlake._internal.files import GOES_ON, storage_errors
 from ckptlake.errors import InvalidInputError
 from ckptlake.runs import wal
 from ckptlake.runs.wal import OpenRuns, SegmentHeader, SegmentName, SegmentWriter
@@ -58,7 +59,7 @@ class Journal:
             StorageError: the disk refused; the batches are kept and the next call tries again.
             InvalidInputError: a single row is too big for any frame; it is dropped, others are kept.
         """
-        with storage_errors("write the write-ahead segment", self._directory):
+        with storage_errors("write the write-ahead segment", self._directory, GOES_ON):
             while self._to_write:
                 segment = self._segment(open_runs)
                 try:
@@ -69,6 +70,25 @@ class Journal:
                 self._to_sync.append(self._to_write.popleft())
             if self._live is not None and self._to_sync:
                 self._sync_live(self._live)
+
+    def sync_all_or_none(self, batches: Sequence[pa.RecordBatch], open_runs: OpenRuns) -> None:
+        """Write and sync batches of which all or none shall be kept; nothing else may be unsynced.
+
+        Raises:
+            StorageError: the disk refused. None is kept if nothing is `unsynced` now; otherwise they could not be
+                taken back, and the next sync tries again.
+        """
+        sealed = len(self.sealed)
+        for batch in batches:
+            self.add(batch)
+        try:
+            self.sync(open_runs)
+        except BaseException:
+            # What was left in a sealed segment may be read by whoever commits it.
+            if len(self.sealed) == sealed and (self._live is None or self._live.take_back()):
+                self._to_write.clear()
+                self._to_sync.clear()
+            raise
 
     def _sync_live(self, segment: SegmentWriter) -> None:
         try:
@@ -98,7 +118,7 @@ class Journal:
         header = SegmentHeader(
             self._lake_id, self.writer, self._host, os.getpid(), self._next_frame + len(self._to_sync), open_runs
         )
-        with storage_errors("begin a write-ahead segment", self._directory):
+        with storage_errors("begin a write-ahead segment", self._directory, GOES_ON):
             fresh = SegmentWriter(self._directory, SegmentName(self.writer, self._sequence), header)
         self._sequence += 1
         self._seal_live()

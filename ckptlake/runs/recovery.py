@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 
-from ckptlake._internal.files import storage_errors
+from ckptlake._internal.files import GOES_ON, storage_errors
 from ckptlake._internal.locks import exclusive_if_free, release, try_lock
 from ckptlake.errors import DamagedSegmentError, LakeFormatError
 from ckptlake.runs.commit import Stores, commit_segments
@@ -59,7 +59,7 @@ def recover(layout: Layout, stores: Stores, own_writers: Collection[str] = (), l
     if not any(name.writer not in own_writers for name in _segment_names(layout.wal)):
         return Recovery()
     with (
-        storage_errors("recover segments", layout.wal),
+        storage_errors("recover segments", layout.wal, GOES_ON),
         exclusive_if_free(layout.wal / ".recover.lock") as free,
         ExitStack() as held,
     ):

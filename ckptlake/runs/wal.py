@@ -145,6 +145,7 @@ class SegmentWriter:
             self.path.unlink(missing_ok=True)
             raise
         self._written = self._synced = os.lseek(self._descriptor, 0, os.SEEK_CUR)
+        self._first_unsynced = self.next_frame
 
     @property
     def num_frames(self) -> int:
@@ -176,6 +177,19 @@ class SegmentWriter:
             self._cut_back(self._synced)
             raise
         self._synced = self._written
+        self._first_unsynced = self.next_frame
+
+    def take_back(self) -> bool:
+        """Cut off the frames since the last sync; False if they may still be there, the segment is `broken` then."""
+        self._cut_back(self._synced)
+        if not self.broken:
+            try:
+                sync_data(self._descriptor)
+            except OSError:
+                self.broken = True
+        if not self.broken:
+            self._written, self.next_frame = self._synced, self._first_unsynced
+        return not self.broken
 
     def _cut_back(self, size: int) -> None:
         try:
@@ -266,9 +280,11 @@ def read_header(path: Path, lake_id: str | None = None) -> tuple[SegmentName, Se
             f"{path} stays as it is: {error}; update it with `pip install --upgrade ckptlake`"
         ) from error
     except _UNREADABLE as error:
-        raise DamagedSegmentError(f"the header of {path} cannot be read: {error}") from error
+        raise DamagedSegmentError(f"the header of {path} cannot be read: {error!s:.200}") from error
     if header.writer != name.writer or lake_id not in (None, header.lake_id):
-        raise DamagedSegmentError(f"{path} is of writer {header.writer} and lake {header.lake_id}, not of this one")
+        raise DamagedSegmentError(
+            f"{path} is of writer {header.writer:.80} and lake {header.lake_id:.80}, not of this one"
+        )
     return name, header, reader.offset
 
 
@@ -287,11 +303,9 @@ def read_frames(path: Path, offset: int) -> tuple[list[tuple[int, pa.RecordBatch
                 batch = stream.read_next_batch()
             if number >= 2**62 or (frames and number <= frames[-1][0]):
                 raise ValueError(f"number {number} does not rise")
-            if batch.nbytes > len(payload):
-                raise ValueError("the batch is larger than its frame")
-            check_packed(batch)
+            check_packed(batch, len(payload))
         except (*_UNREADABLE, pa.ArrowException, OSError, StopIteration) as error:
-            reader.damage = f"frame {number} holds no readable batch ({error})"
+            reader.damage = f"frame {number} holds no readable batch ({error!s:.200})"
             break
         frames.append((number, batch))
         sound = reader.offset

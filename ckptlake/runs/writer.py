@@ -9,12 +9,11 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TypeVar
 
 import pyarrow as pa
 
 from ckptlake._internal.clock import Clock
-from ckptlake._internal.files import storage_errors
+from ckptlake._internal.files import GOES_ON, storage_errors
 from ckptlake._internal.ids import new_id
 from ckptlake._internal.interrupts import uninterrupted
 from ckptlake._internal.optional import if_imported
@@ -26,8 +25,9 @@ from ckptlake.errors import (
     UnreadableTensorError,
 )
 from ckptlake.runs.commit import Stores, commit_segments
-from ckptlake.runs.frames import Block, Keyset, Stream, pack_block, pack_calls, pack_rows
+from ckptlake.runs.frames import Block, pack_block, pack_calls
 from ckptlake.runs.journal import Journal
+from ckptlake.runs.pending import LogCall, packed, take_all, take_calls
 from ckptlake.runs.quarantine import set_aside
 from ckptlake.runs.recovery import Recovery, recover
 from ckptlake.runs.scalars import split_readable
@@ -37,12 +37,8 @@ from ckptlake.tables.layout import Layout
 
 logger = logging.getLogger(__name__)
 
-LogCall = tuple[Stream, Keyset, int, int, tuple[object, ...]]
 Row = tuple[str, dict[str, object]]
-_POINTS_A_FRAME = 500_000
-_ROWS_A_FRAME = 50
 _alive: weakref.WeakSet[Writer] = weakref.WeakSet()
-_T = TypeVar("_T")
 
 
 class Writer:
@@ -112,6 +108,29 @@ class Writer:
         """Take rows for any table but metrics; they are on disk within a flush interval."""
         self._rows.extend((table, row) for row in rows)
         self.ensure_started()
+
+    def write_rows(self, groups: Sequence[tuple[str, Sequence[dict[str, object]]]], drop: Callable[[], None]) -> None:
+        """Flush, then return once rows of several tables survive a crash, all of them.
+
+        Raises:
+            StorageError: the disk refused. None of the rows is kept, and `drop` has been called; but where even that
+                was refused it has not, and they are kept in memory and tried again every second.
+        """
+        uninterrupted(lambda: self._write_rows(groups, drop))
+
+    def _write_rows(self, groups: Sequence[tuple[str, Sequence[dict[str, object]]]], drop: Callable[[], None]) -> None:
+        batches = [batch for table, rows in groups for batch in packed(table, rows)]
+        self.ensure_started()
+        with self._io_lock:
+            is_ours = False
+            try:
+                self._flush()
+                is_ours = True
+                self._journal.sync_all_or_none(batches, tuple(self._open))
+            except StorageError:
+                if not (is_ours and self._journal.unsynced):
+                    drop()
+                raise
 
     def add_block(self, block: Block) -> None:
         """Take many points at once; waits for the disk while too many are pending."""
@@ -205,24 +224,24 @@ class Writer:
     def _drain(self) -> None:
         """Hand everything pending to the journal, points first: who sees a run's end sees all its points."""
         rows: dict[str, list[dict[str, object]]] = {}
-        for table, row in _take(self._rows):
+        for table, row in take_all(self._rows):
             rows.setdefault(table, []).append(row)
-        while chunk := _take_calls(self.calls):
+        while chunk := take_calls(self.calls):
             try:
-                packed = self._pack(chunk)
+                batch = self._pack(chunk)
             except BaseException:
                 self.calls.extendleft(reversed(chunk))
                 self._rows.extendleft((table, row) for table, found in rows.items() for row in reversed(found))
                 raise
             self._points_since_seal += sum(len(call[1]) for call in chunk)
-            self._journal.add(packed)
+            self._journal.add(batch)
         while self._blocks:
             block = self._blocks.popleft()
             self._points_since_seal += len(block.values)
             self._journal.add(pack_block(block))
         for table, found in rows.items():
-            for start in range(0, len(found), _ROWS_A_FRAME):
-                self._journal.add(pack_rows(table, found[start : start + _ROWS_A_FRAME]))
+            for batch in packed(table, found):
+                self._journal.add(batch)
 
     def _pack(self, calls: list[LogCall]) -> pa.RecordBatch:
         try:
@@ -256,7 +275,7 @@ class Writer:
 
     def _commit_one(self, segment: SegmentWriter) -> None:
         before = {name: store.version() for name, store in self._stores.items()}
-        with storage_errors("commit a segment", segment.path):
+        with storage_errors("commit a segment", segment.path, GOES_ON):
             touched = self._commit_contents(segment)
         with self._io_lock:
             self._journal.drop(segment)
@@ -367,23 +386,6 @@ def _at_exit_of_child(leave: Callable[[], None]) -> None:
     worker = if_imported("multiprocessing.util")
     if worker is not None:
         worker.Finalize(None, leave, exitpriority=0)
-
-
-def _take(pending: deque[_T]) -> list[_T]:
-    taken: list[_T] = []
-    while pending:
-        taken.append(pending.popleft())
-    return taken
-
-
-def _take_calls(pending: deque[LogCall]) -> list[LogCall]:
-    """Take calls of about as many points as one frame should have."""
-    taken: list[LogCall] = []
-    points = 0
-    while pending and points < _POINTS_A_FRAME:
-        taken.append(pending.popleft())
-        points += len(taken[-1][1]) + 4
-    return taken
 
 
 def _begin_children() -> None:

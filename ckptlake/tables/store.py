@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from ckptlake._internal.files import storage_errors
+from ckptlake._internal.files import GOES_ON, storage_errors
 from ckptlake._internal.locks import attempts, exclusive
 from ckptlake.config import Settings
 from ckptlake.errors import CkptlakeError, CommitConflictError, DamagedTableError, InvalidInputError
@@ -99,7 +99,7 @@ class TableStore:
             CommitConflictError: where no lock holds others back, the same rows were committed by somebody
                 else at this moment; trying again finds them there.
         """
-        with storage_errors(f"write the table {self.name!r}", self.path):
+        with storage_errors(f"write the table {self.name!r}", self.path, GOES_ON):
             self._create_if_missing()
             while True:
                 version, reached, pending = self._pending(batches)

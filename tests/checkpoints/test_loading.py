@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import mmap
 import random
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 
 import ckptlake
 from ckptlake import Lake, Run
+from ckptlake.checkpoints.arrays import over
 from ckptlake.checkpoints.manifest import Manifest
 from ckptlake.checkpoints.rawpack import RawPack
 from ckptlake.config import Capture
@@ -178,10 +180,20 @@ class TestPieces:
         assert pack_of(lake, opened.id).read_bytes() == before
 
     def test_tensors_outlive_what_they_came_from(self, lake: Lake, opened: Any) -> None:
-        tensor = opened.tensor("w")
+        tensor, array, state = opened.tensor("w"), opened.tensor("n"), opened.state()
         opened.close()
         pack_of(lake, opened.id).unlink()
         assert tensor.sum() == sum(range(600))
+        assert array.sum() == state["n"].sum() == sum(range(20))
+
+    def test_an_array_keeps_the_file_it_looks_at_mapped(self) -> None:
+        mapped = mmap.mmap(-1, 4096)
+        array = over(memoryview(mapped)[64:128], np.dtype("<f4"), (2, 8))
+        with pytest.raises(BufferError):
+            mapped.close()
+        assert array.sum() == 0
+        del array
+        mapped.close()
 
     @pytest.mark.parametrize(
         "index",

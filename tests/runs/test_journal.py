@@ -42,12 +42,15 @@ class Disk:
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.plan: list[str] = []
         self.refused: list[str] = []
+        self.refuse_longer: int | None = None
         self._real = {name: getattr(os, name) for name in ("write", "fdatasync", "ftruncate", "fsync")}
         for name in self._real:
             patch.setattr(os, name, self._guarded(name))
 
     def _guarded(self, name: str) -> Callable[..., object]:
         def call(descriptor: int, *arguments: object) -> object:
+            if name == "write" and self.refuse_longer is not None and len(arguments[0]) > self.refuse_longer:  # type: ignore[arg-type]
+                raise OSError(errno.ENOSPC, "refused")
             if self.plan and self.plan[0].split(":")[0] == name:
                 kind = self.plan.pop(0)
                 self.refused.append(kind)
@@ -268,3 +271,66 @@ class TestSeal:
             for number, _ in read_segment(tmp_path / "wal" / name).frames
         ]
         assert numbers == list(range(1, 9))
+
+
+class TestAllOrNone:
+    @pytest.mark.parametrize(
+        ("plan", "is_kept"),
+        [
+            ([], True),
+            (["write"], False),
+            (["write:partial"], False),
+            (["write:second"], False),
+            (["fdatasync"], True),
+            (["fdatasync", "ftruncate"], True),
+            (["write:partial", "ftruncate"], True),
+            (["write:second", "fdatasync"], True),
+        ],
+        ids=lambda plan: " ".join(plan) or "fine" if isinstance(plan, list) else "",
+    )
+    @pytest.mark.parametrize("begins", [False, True], ids=["live", "beginning"])
+    def test_batches_come_together_or_not_at_all(
+        self, journal: Journal, tmp_path: Path, disk: Disk, plan: list[str], is_kept: bool, begins: bool
+    ) -> None:
+        journal.add(batch(0))
+        journal.sync(RUNS)
+        if begins:
+            journal.seal(())
+            journal.begin(RUNS)
+        together = [batch(value) for value in (1, 2, 3)]
+        if plan and plan[0] == "write:second":
+            together[1:1] = [pack_rows("tags", [{"run_id": "r", "key": "4", "text": "x" * 2_000_000}])]
+            disk.refuse_longer = 1_000_000
+            plan = plan[1:]
+        disk.plan = list(plan)
+        refused = False
+        try:
+            journal.sync_all_or_none(together, RUNS)
+        except StorageError:
+            refused = True
+        disk.refuse_longer = None
+        assert refused or not plan
+        assert journal.unsynced == (refused and is_kept)
+        if not is_kept:
+            assert committed(tmp_path / "wal") == [0]
+        journal.add(batch(9))
+        sync_until_it_works(journal)
+        expected = {1, 2, 3} if is_kept else set()
+        found = committed(tmp_path / "wal")
+        assert found[0] == 0
+        assert found[-1] == 9
+        assert set(found[1:-1]) - {4} == expected
+        assert len(set(found)) == len(found)
+
+    def test_where_no_segment_can_begin_none_is_kept(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        journal = Journal(tmp_path / "wal", "lake", "w")
+        with monkeypatch.context() as patch:
+            disk = Disk(patch)
+            disk.plan = ["write"]
+            with pytest.raises(StorageError):
+                journal.sync_all_or_none([batch(1)], RUNS)
+        assert not journal.unsynced
+        journal.add(batch(2))
+        journal.sync(RUNS)
+        assert committed(tmp_path / "wal") == [2]
+        journal.abandon()

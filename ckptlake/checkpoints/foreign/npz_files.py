@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -25,7 +26,7 @@ _PIECE = 1 << 20
 _ENCRYPTED = 1
 _UNREADABLE = (
     zipfile.BadZipFile, zlib.error, struct.error, ValueError, LookupError, TypeError, OverflowError, EOFError,
-    NotImplementedError, SyntaxError, RecursionError, MemoryError,
+    NotImplementedError, SyntaxError, tokenize.TokenError, RecursionError, MemoryError,
 )  # fmt: skip
 _HEADERS: dict[tuple[int, int], Callable[[BinaryIO], Any]] = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -69,6 +70,8 @@ def _check_sizes(path: Path, infos: list[zipfile.ZipInfo], size: int) -> None:
         raise InvalidInputError(
             f"{str(path)!r} is a zip archive, but its entries are no arrays with names of their own"
         )
+    if any(not 0 <= info.header_offset < size for info in infos):
+        raise _damaged(path, ValueError("an entry lies outside of the file"))
     stored = sum(info.compress_size for info in infos)
     inflated = sum(info.file_size for info in infos if info.compress_type != zipfile.ZIP_STORED)
     if stored > size or len(infos) > _MOST_ENTRIES:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from torch.distributed.checkpoint import filesystem
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from ckptlake.checkpoints.formats.sanitising import sanitised
@@ -21,6 +22,7 @@ def save_folder(state: Any, folder: Path) -> None:
 
     Raises:
         InvalidInputError: the state is no dict.
+        OSError: the system refused.
     """
     if not isinstance(state, dict):
         raise InvalidInputError(
@@ -28,4 +30,17 @@ def save_folder(state: Any, folder: Path) -> None:
         )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
-        save(sanitised(state), storage_writer=filesystem.FileSystemWriter(folder), no_dist=True)
+        try:
+            save(sanitised(state), storage_writer=filesystem.FileSystemWriter(folder), no_dist=True)
+        except CheckpointException as error:
+            refusal = next(filter(None, (_refusal(failed) for failed, _ in error.failures.values())), None)
+            if refusal is None:
+                raise
+            raise refusal from error
+
+
+def _refusal(error: BaseException | None) -> OSError | None:
+    """Return what the system refused, where an error was met while its own was handled."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__ or error.__context__
+    return error
