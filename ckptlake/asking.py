@@ -112,9 +112,10 @@ class Asking:
 
     @cached_property
     def _session(self) -> Session:
+        from ckptlake.query.saved import SavedQueries
         from ckptlake.query.session import Session as Made
 
-        return Made(self.sql, self._look, {}, None)
+        return Made(self.sql, self._look, {}, SavedQueries(self._layout.queries))
 
     @cached_property
     def _engine(self) -> Engine:

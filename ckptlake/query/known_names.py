@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING
 
+from ckptlake.errors import InvalidInputError
 from ckptlake.query.kinds import kind_of_duckdb
-from ckptlake.query.views import PARAM_KINDS
+from ckptlake.query.views import ALL_VIEWS, PARAM_KINDS
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyRelation
@@ -32,6 +33,8 @@ class KnownNames:
 
     def columns(self, view: str) -> Mapping[str, str]:
         """Return the columns of a view with their kinds."""
+        if view not in ALL_VIEWS:
+            raise InvalidInputError(f"there is no view {view!r:.40}; there are {', '.join(sorted(ALL_VIEWS))}")
         if view not in self._columns:
             found = self._ask(f"SELECT * FROM {view} LIMIT 0")
             kinds = (kind_of_duckdb(str(kind)) for kind in found.types)

@@ -14,6 +14,7 @@ from ckptlake.query.dialects import DuckDB
 from ckptlake.query.known_names import KnownNames
 from ckptlake.query.nodes import Table
 from ckptlake.query.rewrites import rewrite
+from ckptlake.query.saved import SavedQueries
 from ckptlake.query.scoping import scope
 from ckptlake.types import Direction
 
@@ -53,7 +54,7 @@ class Session:
     ask: Callable[..., DuckDBPyRelation]
     look: Callable[[str, Mapping[str, object], Any], Sources]
     columns: dict[str, Mapping[str, str]]
-    store: Any
+    store: SavedQueries
     as_of: AsOf = None
 
     def at(self, moment: AsOf) -> Session:
