@@ -112,10 +112,11 @@ class Asking:
 
     @cached_property
     def _session(self) -> Session:
+        from ckptlake.query.known_names import NameBook
         from ckptlake.query.saved import SavedQueries
         from ckptlake.query.session import Session as Made
 
-        return Made(self.sql, self._look, {}, SavedQueries(self._layout.queries))
+        return Made(self.sql, self._look, self._reader.position, NameBook(), SavedQueries(self._layout.queries))
 
     @cached_property
     def _engine(self) -> Engine:

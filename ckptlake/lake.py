@@ -160,7 +160,8 @@ class Lake(Asking):
         """All checkpoints of the lake: find, open, load, name, verify, prune them."""
         from ckptlake.catalog import Checkpoints
 
-        return Checkpoints(self._checkpoint_store, self.sql, self._get_writer)
+        ask, query = self.sql, lambda: self._query("checkpoints")
+        return Checkpoints(self._checkpoint_store, ask, self._get_writer, query)
 
     @cached_property
     def _checkpoint_store(self) -> CheckpointStore:

@@ -236,6 +236,22 @@ def connection_with(sources: Sources, wanted: frozenset[str]) -> DuckDBPyConnect
     return connection
 
 
+def stream(query: str, values: Mapping[str, object], sources: Sources, rows: int) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a query in batches of at most `rows`, computed as they are asked for.
+
+    Raises:
+        QueryError: DuckDB refused the query.
+        DamagedTableError: a data file that it needs is missing or damaged.
+    """
+    wanted = frozenset(view for view, tables in views.DEPENDS.items() if sources.has(tables))
+    connection = connection_with(sources, wanted - {"runs_wide"})
+    try:
+        with _explained(sources):
+            yield from connection.sql(query, params=dict(values) or None).to_arrow_reader(rows)
+    finally:
+        connection.close()
+
+
 def _folds_on(connection: DuckDBPyConnection, folding: Folding | None) -> Folds:
     if folding is None:
         return Folds()

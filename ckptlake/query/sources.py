@@ -40,6 +40,10 @@ class Sources:
     scans: Mapping[str, Scan]
     folding: Folding | None = None
 
+    def has(self, tables: Iterable[str]) -> bool:
+        """Tell whether the rows of all these tables are here."""
+        return all(name in self.rows or name in self.scans for name in tables)
+
 
 class SourceReader:
     """Brings together snapshots and live rows, decoding each immutable file once."""
@@ -121,6 +125,10 @@ class SourceReader:
         files = {name: self._held[name].files(moment.snapshots[name]) for name in _HISTORY}
         fresh = {name: found for name in _HISTORY if (found := moment.fresh(name)) is not None}
         return self._history.folding(moment.position(*_HISTORY), HistoryRows(files, fresh))
+
+    def position(self, tables: frozenset[str]) -> Hashable:
+        """Return what tells the rows of tables, live ones included, from what they are at other moments."""
+        return self._moment(tables, None).position(*sorted(tables))
 
     def uncommitted_runs(self) -> frozenset[str]:
         """Return the runs of which some process still has rows that are not in the tables."""

@@ -53,7 +53,7 @@ def test_values_that_do_not_fit_are_refused(lake: Lake, values: dict[str, object
     lake.runs.where(param("lr") < placeholder("most")).save("q")
     found = SavedQueries(lake.path / "queries").find("q")
     assert found is not None
-    with pytest.raises(InvalidInputError, match="takes most|cannot stand in a query"):
+    with pytest.raises(InvalidInputError, match=r"takes most|cannot stand in a query"):
         found.filled(values)
 
 
