@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from ckptlake.checkpoints.session import CheckpointSession
     from ckptlake.checkpoints.store import CheckpointStore
     from ckptlake.experiment import Experiment
+    from ckptlake.query.asking import Asking
+    from ckptlake.query.cache import ResultCache
     from ckptlake.query.duck import Engine
     from ckptlake.query.sources import SourceReader
     from ckptlake.runs.recovery import Recovery
@@ -288,26 +290,19 @@ class Lake:
         >>> lake.sql("select $a + 1 as b", a=41).fetchall()
         [(42,)]
         """
-        from ckptlake.query.views import ALL_VIEWS, tables_of
-        from ckptlake.tables.store import check_as_of
+        return self._asking.ask(query, params, as_of)
 
-        moment = check_as_of(as_of)
-        needs = self._engine.needs(query, params)
-        wanted = ALL_VIEWS if needs is None else needs.tables & ALL_VIEWS
-        alternatives = None if needs is None else needs.alternatives
-        sources = self._reader.read(tables_of(wanted), alternatives, moment)
-        return self._engine.run(query, params, sources, wanted, reads_only=needs is not None)
+    @property
+    def cache(self) -> ResultCache:
+        """Answers kept for when the same is asked again: `lake.cache.info()`, `lake.cache.clear()`."""
+        return self._asking.cache
 
     def connect(self, *, as_of: int | str | datetime | None = None) -> DuckDBPyConnection:
         """Return a DuckDB connection with all views, on the lake as it is now or `as_of` the past.
 
         The connection keeps to that moment; connect again to see more. `sql` opens fewer files.
         """
-        from ckptlake.query.duck import connection_with
-        from ckptlake.query.views import ALL_VIEWS, tables_of
-        from ckptlake.tables.store import check_as_of
-
-        return connection_with(self._reader.read(tables_of(ALL_VIEWS), None, check_as_of(as_of)), ALL_VIEWS)
+        return self._asking.connect(as_of)
 
     def table(self, name: str) -> Table:
         """Return one Delta table, to see its history and files or to look after it.
@@ -358,6 +353,12 @@ class Lake:
         from ckptlake.query.duck import Engine
 
         return Engine()
+
+    @cached_property
+    def _asking(self) -> Asking:
+        from ckptlake.query.asking import Asking, open_cache
+
+        return Asking(self._engine, self._reader, open_cache(self.settings, self._layout.cache), self.id)
 
     @cached_property
     def _reader(self) -> SourceReader:
