@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -33,18 +33,29 @@ class Answer:
         return int(self.rows.get_total_buffer_size()) + _OVERHEAD_BYTES * (1 + len(self.kinds))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Key:
     """What an answer depends on.
 
     Attributes:
         digest: a SHA-256 of the SQL, the values bound, and the rows of the tables it reads.
-        file_digest: the same as hexadecimal text for all processes and times; None if rows were on their way then,
-            so that nobody will ask for it much longer.
+        moment: these tables.
+        context: what else tells answers apart that are kept for other processes: the lake, and versions.
     """
 
     digest: bytes
-    file_digest: Callable[[], str | None]
+    moment: Moment
+    context: Mapping[str, str]
+
+    def file_digest(self) -> str | None:
+        """Return what tells the answer from those of other processes and times, as hexadecimal text.
+
+        None if rows are on their way to a commit: soon nobody will ask for such an answer again.
+        """
+        if not self.moment.is_settled:
+            return None
+        files = {name: snapshot.digest for name, snapshot in sorted(self.moment.snapshots.items())}
+        return _sha256([self.digest.hex(), files, dict(self.context)]).hex()
 
 
 class _NoTextError(Exception):
@@ -52,32 +63,17 @@ class _NoTextError(Exception):
 
 
 def key_of(query: str, values: Mapping[str, object], moment: Moment, context: Mapping[str, str]) -> Key | None:
-    """Return what the answer to a question at a moment depends on, or None where a value cannot be told by a text.
-
-    Args:
-        query: the SQL.
-        values: what is bound to its parameters.
-        moment: the tables it reads.
-        context: what else tells answers apart that are kept for other processes, such as the lake and versions.
-    """
+    """Return what the answer to a question at a moment depends on, or None where a value cannot be told by a text."""
     try:
         bound = [[name, _encoded(values[name])] for name in sorted(values)]
     except _NoTextError:
         return None
     tables = sorted(moment.snapshots)
-    digest = hashlib.sha256(_text([query, bound, tables, moment.position(*tables)])).digest()
-
-    def file_digest() -> str | None:
-        if not moment.is_settled:
-            return None
-        files = {name: moment.snapshots[name].digest for name in tables}
-        return hashlib.sha256(_text([digest.hex(), files, sorted(context.items())])).hexdigest()
-
-    return Key(digest, file_digest)
+    return Key(_sha256([query, bound, tables, moment.position(*tables)]), moment, context)
 
 
-def _text(value: object) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode()
+def _sha256(parts: Sequence[object]) -> bytes:
+    return hashlib.sha256(json.dumps(parts, separators=(",", ":")).encode()).digest()
 
 
 def _encoded(value: object, depth: int = 0) -> list[Any]:
@@ -100,7 +96,7 @@ def _encoded(value: object, depth: int = 0) -> list[Any]:
 _AS_TEXT: dict[type, Callable[[Any], str]] = {
     type(None): str,
     bool: str,
-    int: str,
+    int: hex,
     float: lambda value: struct.pack("<d", value).hex(),
     str: str,
     bytes: bytes.hex,

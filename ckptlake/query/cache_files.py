@@ -145,7 +145,11 @@ def _packed(answer: Answer, digest: str) -> list[bytes | memoryview]:
     with pa.ipc.new_stream(sink, answer.rows.schema) as stream:
         stream.write_table(answer.rows)
     rows: memoryview = memoryview(sink.getvalue())
-    body: list[bytes | memoryview] = [bytes.fromhex(digest) + len(rows).to_bytes(8, "little"), rows, json.dumps(answer.kinds).encode()]
+    body: list[bytes | memoryview] = [
+        bytes.fromhex(digest) + len(rows).to_bytes(8, "little"),
+        rows,
+        json.dumps(answer.kinds).encode(),
+    ]
     return [_MAGIC + _checksum(*body), *body]
 
 
@@ -161,8 +165,8 @@ def _unpacked(content: pa.Buffer, digest: str) -> Answer | None:
     try:
         with pa.ipc.open_stream(content.slice(_HEAD_BYTES, rows_end - _HEAD_BYTES)) as stream:
             return Answer(stream.read_all(), tuple(json.loads(bytes(whole[rows_end:]))))
-    except (pa.ArrowException, ValueError) as error:
-        logger.debug("a cached answer was written by another version of Arrow: %s", error)
+    except (pa.ArrowException, OSError, ValueError) as error:  # of another version of Arrow
+        logger.debug("a cached answer cannot be read: %s", error)
         return None
 
 

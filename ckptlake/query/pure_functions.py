@@ -8,7 +8,7 @@ they ask for the session's time zone and calendar; here these are always UTC and
 from __future__ import annotations
 
 _OPERATORS = """
-    !~~ !~~* % & * ** -> ->> / // << <= >> < = > >= != @> <@ <@> <=> <-> ^ ^@ | || ~ ~~ ~~* ~~~ && @ !__postfix
+    !~~ !~~* % & * ** -> ->> / // << <= >> < = > >= != @> <@ <=> <-> ^ ^@ | || ~ ~~ ~~* ~~~ && @ !__postfix
 """
 
 _NUMBERS = """

@@ -27,9 +27,8 @@ Names = frozenset[str]
 
 def is_repeatable(tree: Node) -> bool:
     """Return whether a parsed text has one answer for the rows it reads, whenever it is asked."""
-    if tree.get("error"):
-        return False
-    return all(_is_repeatable(statement["node"], ALL_VIEWS) for statement in tree["statements"])
+    statements = [] if tree.get("error") else tree["statements"]
+    return bool(statements) and all(_is_repeatable(statement["node"], ALL_VIEWS) for statement in statements)
 
 
 def _is_repeatable(part: object, names: Names) -> bool:
