@@ -16,7 +16,6 @@ from ckptlake.query.sources import SourceReader
 logger = logging.getLogger(__name__)
 Ranks = list[tuple[str, float]]
 _RUNS_AT_ONCE = 2_000
-_FEW_RUNS = 5_000
 _NEVER: tuple[Hashable, RunRows, str] = (None, RunRows(), "")
 
 
@@ -65,10 +64,11 @@ class Searcher:
         """Return the rows of all runs now, and the stamp of an index made from them."""
         moment = self._reader.newest(SEARCHED)
         position = moment.position(*SEARCHED)
-        if self._seen[0] != position:
-            rows = self._seen[1].next(self._reader.rows_by_file(moment, SEARCHED), moment)
-            self._seen = (position, rows, str(rows.stamp()))
-        return self._seen[1], self._seen[2]
+        seen = self._seen
+        if seen[0] != position:
+            rows = seen[1].next(self._reader.rows_by_file(moment, SEARCHED), moment)
+            seen = self._seen = (position, rows, str(rows.stamp()))
+        return seen[1], seen[2]
 
     def _update(self, index: SearchIndex, before: RunRows) -> None:
         """Bring the index up to now; it is looked again, so that a later holder of the file has later rows."""
@@ -77,12 +77,14 @@ class Searcher:
         if noted == stamp:
             return
         touched = rows.touched_since(Stamp.parse(noted), before)
-        if touched is not None and len(touched) > _FEW_RUNS:
+        if touched is not None and len(touched) > _RUNS_AT_ONCE:
             touched = None
-        known, now = index.marks(touched), marks(rows.of(touched))
+        found = rows.of(touched)
+        known, now = index.marks(touched), marks(found)
         changed = {run_id: mark for run_id, mark in now.items() if known.get(run_id) != mark}
         logger.debug("the search index takes in %d of %d runs that may have changed", len(changed), len(now))
-        index.update(_documents(rows, changed), known.keys() - now.keys(), stamp)
+        made = documents(found, changed) if touched is not None else _documents(rows, changed)
+        index.update(made, known.keys() - now.keys(), stamp)
 
 
 def _documents(rows: RunRows, changed: dict[str, str]) -> Iterator[RunDocument]:

@@ -14,12 +14,12 @@ SEARCHED = (RUNS.name, PARAMS.name, TAGS.name)
 """The tables of which rows can be found."""
 
 _RUN_COLUMNS = ("name", "experiment", "command", "git_branch", "git_commit", "host")
-_READ = {
+READ = {
     RUNS.name: ("run_id", "attempt", "ts", "note", *_RUN_COLUMNS),
     PARAMS.name: ("run_id", "attempt", "ts", "key", "number", "text", "json"),
     TAGS.name: ("run_id", "attempt", "ts", "key", "number", "text", "json", "removed"),
 }
-_ORDER = [("attempt", "ascending"), ("ts", "ascending")]
+"""The columns of these tables that tell what can be found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def documents(rows: Mapping[str, pa.Table], marks: Mapping[str, str]) -> list[Ru
     """Return the documents of runs from all their rows.
 
     Args:
-        rows: rows of the `SEARCHED` tables.
+        rows: the columns `READ` of the `SEARCHED` tables.
         marks: the runs to make documents of, each with its mark; rows of others are passed over.
     """
     found = {run_id: _Folded() for run_id in marks}
@@ -103,12 +103,10 @@ def documents(rows: Mapping[str, pa.Table], marks: Mapping[str, str]) -> list[Ru
 
 
 def _oldest_first(rows: Mapping[str, pa.Table], name: str) -> Iterable[Mapping[str, Any]]:
-    table = rows[name].select(_READ[name])
+    table = rows[name]
     times = table.column("ts").cast(pa.int64())
-    ordered: list[Mapping[str, Any]] = (
-        table.set_column(table.column_names.index("ts"), "ts", times).sort_by(_ORDER).to_pylist()
-    )
-    return ordered
+    plain: list[dict[str, Any]] = table.set_column(table.column_names.index("ts"), "ts", times).to_pylist()
+    return sorted(plain, key=lambda row: (row["attempt"] or 0, row["ts"] or 0))
 
 
 def _text(row: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -13,12 +14,13 @@ import pyarrow.compute as pc
 
 from ckptlake.query.history import HistoryRows
 from ckptlake.query.moments import Moment
-from ckptlake.query.search_documents import SEARCHED
+from ckptlake.query.search_documents import READ, SEARCHED
 from ckptlake.tables.schemas import RUNS, get_spec
 
 _FEW = 64
 _FEW_ROWS = 2_000
 Files = Mapping[str, "RunsOfFile"]
+_EMPTY = {name: get_spec(name).schema.empty_table().select(READ[name]) for name in SEARCHED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +69,10 @@ class RunsOfFile:
     def of(self, run_ids: Collection[str]) -> pa.Table:
         """Return the rows of some runs."""
         if len(run_ids) <= _FEW:
-            found = [at for run_id in run_ids if (at := self._find(run_id)) is not None]
             ends = self._ends
-            return pa.concat_tables(
-                [self.rows.slice(0, 0), *(self.rows.slice(ends[at], ends[at + 1] - ends[at]) for at in found)]
-            )
+            found = [at for run_id in run_ids if (at := self._find(run_id)) is not None]
+            slices = [self.rows.slice(ends[at], ends[at + 1] - ends[at]) for at in found]
+            return pa.concat_tables(slices) if slices else self.rows.slice(0, 0)
         among = pc.is_in(self.run_ids, value_set=pa.array(run_ids, pa.string()))
         wanted = np.repeat(among.to_numpy(zero_copy_only=False), np.diff(self._ends))
         return self.rows.filter(pa.array(wanted))
@@ -98,8 +99,10 @@ class RunRows:
         for name, found in rows.files.items():
             known = self.files.get(name, {})
             named = ((path.rpartition("/")[2], table) for path, table in found.items())
-            files[name] = {file: known[file] if file in known else RunsOfFile(table) for file, table in named}
-        live = {name: RunsOfFile(table) for name, table in rows.live.items()}
+            files[name] = {
+                file: known[file] if file in known else RunsOfFile(table.select(READ[name])) for file, table in named
+            }
+        live = {name: RunsOfFile(table.select(READ[name])) for name, table in rows.live.items()}
         return RunRows(files, live, [moment.live and moment.live.position(name) for name in SEARCHED])
 
     def stamp(self) -> Stamp:
@@ -129,14 +132,15 @@ class RunRows:
     def _of(self, name: str, run_ids: Collection[str] | None) -> pa.Table:
         parts = [*self.files[name].values(), *([self.live[name]] if name in self.live else [])]
         found = [part.rows if run_ids is None else part.of(run_ids) for part in parts]
-        return pa.concat_tables([get_spec(name).schema.empty_table(), *found])
+        return pa.concat_tables([_EMPTY[name], *found])
 
 
 def marks(rows: Mapping[str, pa.Table]) -> dict[str, str]:
     """Return for each run in rows of the `SEARCHED` tables a text that changes when rows of it come or go."""
     parts: dict[str, list[str]] = {}
     for name in SEARCHED:
-        for run_id, count, at in _counted(rows[name].select(["run_id", "ts"])):
+        counted = _counted if rows[name].num_rows > _FEW_ROWS else _counted_one_by_one
+        for run_id, count, at in counted(rows[name]):
             if name == RUNS.name or run_id in parts:
                 parts.setdefault(run_id, []).append(f"{name[0]}{count}@{at}")
     return {run_id: " ".join(found) for run_id, found in parts.items()}
@@ -146,6 +150,19 @@ def _counted(rows: pa.Table) -> Iterable[tuple[str, int, int]]:
     """Return each run with how many rows it has and its last time in microseconds."""
     # On few rows the threads of Arrow cost more than they spare.
     grouped = rows.group_by("run_id", use_threads=rows.num_rows > _FEW_ROWS)
-    found = grouped.aggregate([("ts", "count"), ("ts", "max")])
-    times = found.column("ts_max").cast(pa.int64())
-    return zip(found.column("run_id").to_pylist(), found.column("ts_count").to_pylist(), times.to_pylist(), strict=True)
+    found = grouped.aggregate([("run_id", "count"), ("ts", "max")])
+    times = found.column("ts_max").cast(pa.int64()).fill_null(0)
+    return zip(
+        found.column("run_id").to_pylist(), found.column("run_id_count").to_pylist(), times.to_pylist(), strict=True
+    )
+
+
+def _counted_one_by_one(rows: pa.Table) -> Iterable[tuple[str, int, int]]:
+    """Return the same; on few rows the threads of Arrow cost more than they spare."""
+    counts: Counter[str] = Counter()
+    last: dict[str, int] = {}
+    times = rows.column("ts").cast(pa.int64()).fill_null(0)
+    for run_id, at in zip(rows.column("run_id").to_pylist(), times.to_pylist(), strict=True):
+        counts[run_id] += 1
+        last[run_id] = max(at, last.get(run_id, at))
+    return ((run_id, count, last[run_id]) for run_id, count in counts.items())
