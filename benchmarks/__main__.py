@@ -20,6 +20,7 @@ BENCHMARKS = {
     "one_curve": "one curve out of all points",
     "cached": "the same question asked again",
     "checkpoints": "saving, loading, storing and finding checkpoints",
+    "search": "searching the texts of very many runs",
     "writers": "many commits by many processes",
 }
 

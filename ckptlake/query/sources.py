@@ -130,9 +130,16 @@ class SourceReader:
         """Return the folding of a moment; that of the past is asked for seldom, so nothing of it is kept."""
         if moment.live is None:
             return Folding.of_all(rows)
-        files = {name: self._held[name].files(moment.snapshots[name]) for name in _HISTORY}
-        fresh = {name: found for name in _HISTORY if (found := moment.fresh(name)) is not None}
-        return self._history.folding(moment.position(*_HISTORY), HistoryRows(files, fresh))
+        return self._history.folding(moment.position(*_HISTORY), self.rows_by_file(moment, _HISTORY))
+
+    def newest(self, tables: Sequence[str]) -> Moment:
+        """Return the present moment of small tables, live rows included; nothing of their rows is read yet."""
+        return self._moment(tables, None)
+
+    def rows_by_file(self, moment: Moment, tables: Sequence[str]) -> HistoryRows:
+        """Return the rows of small tables at a moment, those of each file apart."""
+        files = {name: self._held[name].files(moment.snapshots[name]) for name in tables}
+        return HistoryRows(files, {name: found for name in tables if (found := moment.fresh(name)) is not None})
 
     def position(self, tables: frozenset[str]) -> Hashable:
         """Return what tells the rows of tables, live ones included, from what they are at other moments."""
