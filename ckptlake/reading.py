@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ckptlake.query.builder import Query
     from ckptlake.query.cache import ResultCache
     from ckptlake.query.duck import Engine
+    from ckptlake.query.search import Searcher
     from ckptlake.query.session import Session
     from ckptlake.query.sources import SourceReader, Sources
     from ckptlake.tables.layout import Layout
@@ -50,6 +51,33 @@ class Reading:
     def experiments(self) -> Query:
         """All experiments and levels above them, one row each."""
         return self._query("experiments")
+
+    def search(self, text: str) -> Query:
+        """Return the runs that a text finds, the best matches first, as a query that goes on.
+
+        Words, ``prefix*``, ``"phrases"`` and ``-without`` look into names, notes, tags, params, experiments, commands
+        and git branches; ``lr:<1e-3``, ``tag:baseline``, ``status:finished``, ``experiment:pose`` and
+        ``best.val/loss:<0.1`` are conditions. Results with words have their `score` (BM25).
+
+        Raises:
+            InvalidInputError: the text cannot be read, or names a param, tag or metric that no run has.
+
+        >>> import ckptlake, tempfile
+        >>> lake = ckptlake.open(tempfile.mkdtemp())
+        >>> with lake.run("pose", name="vit small", params={"lr": 0.01}) as run: ...
+        >>> lake.search('vit lr:<0.1 status:finished').select("name").to_dicts()
+        [{'name': 'vit small'}]
+        """
+        from ckptlake.query.found import query_of
+
+        search, ranks = self._searcher.ranks(text)
+        return query_of(self._session, search, ranks)
+
+    @cached_property
+    def _searcher(self) -> Searcher:
+        from ckptlake.query.search import Searcher
+
+        return Searcher(self._reader, self._layout.cache / "search.sqlite")
 
     def _query(self, view: str) -> Query:
         from ckptlake.query.builder import Query as Asked

@@ -77,6 +77,8 @@ class _Binder:
             case n.View(name):
                 schema = self._names.columns(name)
                 return n.View(name, tuple(schema.items())), schema
+            case n.Given(given):
+                return table, {name: kind for name, kind, _ in given}
             case n.Filter(source, condition):
                 source, schema, (value,) = self._with_values(source, [condition])
                 if self.kind(value, schema) not in ("bool", "null"):

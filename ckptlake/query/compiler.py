@@ -79,6 +79,8 @@ class _Writer:
         match table:
             case n.View(name, columns):
                 return self._from(self._dialect.quoted(name), dict(columns))
+            case n.Given(given):
+                return self._given(given)
             case n.Filter(source, condition):
                 block = self.block(source)
                 if not block.is_plain or block.windowed:  # a window looks at rows that a condition would leave out
@@ -122,6 +124,12 @@ class _Writer:
         alias = self._alias()
         columns = {name: Text(f"{alias}.{self._dialect.quoted(name)}", kind) for name, kind in schema.items()}
         return _Block(f"{source} AS {alias}", columns)
+
+    def _given(self, columns: Sequence[tuple[str, str, tuple[n.Scalar, ...]]]) -> _Block:
+        lists = [self._bound(n.Const(values, "tuple")) for _, _, values in columns]
+        named = zip((name for name, _, _ in columns), lists, strict=True)
+        rows = ", ".join(f"unnest({values}) AS {self._dialect.quoted(name)}" for name, values in named)
+        return self._from(f"(SELECT {rows})", {name: kind for name, kind, _ in columns})
 
     def _wrapped(self, block: _Block) -> _Block:
         """Return a SELECT from a SELECT; rows that were chosen by their order stay in it."""

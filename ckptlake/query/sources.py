@@ -134,7 +134,7 @@ class SourceReader:
 
     def newest(self, tables: Sequence[str]) -> Moment:
         """Return the present moment of small tables, live rows included; nothing of their rows is read yet."""
-        return self._moment(tables, None)
+        return self.moment(tables, None)
 
     def rows_by_file(self, moment: Moment, tables: Sequence[str]) -> HistoryRows:
         """Return the rows of small tables at a moment, those of each file apart."""
