@@ -16,6 +16,7 @@ from ckptlake.query import nodes as n
 from ckptlake.query.binding import HIDDEN, Bound, Schema
 from ckptlake.query.dialects import DuckDB, Text, ema_rows
 from ckptlake.query.kinds import kind_of_aggregate, kind_of_call, kind_of_const
+from ckptlake.query.names import apart
 from ckptlake.query.noun_rows import Members, Noun, home_of, rows_of, value_of
 
 _PARAMETER = re.compile(r"\$(p[0-9]+)")
@@ -60,7 +61,7 @@ def compile_query(bound: Bound, dialect: DuckDB) -> Compiled:
     """Return a bound query as SQL."""
     writer = _Writer(dialect)
     block = writer.block(bound.table)
-    text = writer.text(block, list(bound.schema))
+    text = writer.text(block, {name: name for name in bound.schema})
     used = set(_PARAMETER.findall(_QUOTED.sub("", text)))  # columns that were left out leave their values out too
     return Compiled(text, {name: value for name, value in writer.values.items() if name in used}, bound.schema)
 
@@ -119,8 +120,8 @@ class _Writer:
         return f"t{self._tables - 1}"
 
     def _from(self, source: str, schema: Schema) -> _Block:
-        alias = self._alias()
-        columns = {name: Text(f"{alias}.{self._dialect.quoted(name)}", kind) for name, kind in schema.items()}
+        alias, inner = self._alias(), apart(schema)
+        columns = {name: Text(f"{alias}.{self._dialect.quoted(inner[name])}", kind) for name, kind in schema.items()}
         return _Block(f"{source} AS {alias}", columns)
 
     def _wrapped(self, block: _Block) -> _Block:
@@ -134,7 +135,7 @@ class _Writer:
                 block.columns[name] = Text(value, "other")
                 order.append((name, direction))
         schema = {name: text.kind for name, text in block.columns.items()}
-        outer = self._from(f"({self.text(block, list(schema))})", schema)
+        outer = self._from(f"({self.text(block, apart(schema))})", schema)
         outer.order = [f"{outer.columns[name].sql}\0{direction}" for name, direction in order]
         outer.columns = {name: outer.columns[name] for name in names}
         return outer
@@ -244,7 +245,7 @@ class _Writer:
 
     def _united(self, first: n.Table, second: n.Table) -> _Block:
         left, right = self.block(first), self.block(second)
-        names = list(left.columns)
+        names = apart(left.columns)
         kinds = {name: _both(left.columns[name].kind, right.columns[name].kind) for name in names}
         return self._from(f"(({self.text(left, names)}) UNION ALL ({self.text(right, names)}))", kinds)
 
@@ -256,12 +257,13 @@ class _Writer:
             groups.setdefault(home_of(noun), []).append((name, noun))
         for view, members in groups.items():
             alias = self._alias()
+            inner = apart(("run_id", *(name for name, _ in members)))
             made = [(name, value_of(noun, self._bound)) for name, noun in members]
-            columns = ", ".join(f"{text.sql} AS {self._dialect.quoted(name)}" for name, text in made)
+            columns = ", ".join(f"{text.sql} AS {self._dialect.quoted(inner[name])}" for name, text in made)
             text = f"SELECT run_id, {columns} FROM {view} WHERE {rows_of(members, self._bound)} GROUP BY run_id"
             block.source += f" LEFT JOIN ({text}) AS {alias} ON {alias}.run_id = {block.columns['run_id'].sql}"
             for name, made_text in made:
-                block.columns[name] = Text(f"{alias}.{self._dialect.quoted(name)}", made_text.kind)
+                block.columns[name] = Text(f"{alias}.{self._dialect.quoted(inner[name])}", made_text.kind)
         return block
 
     # -- values
@@ -330,9 +332,9 @@ class _Writer:
 
     # -- text
 
-    def text(self, block: _Block, names: Sequence[str]) -> str:
-        """Return a SELECT of some of its columns."""
-        columns = ", ".join(f"{block.columns[name].sql} AS {self._dialect.quoted(name)}" for name in names)
+    def text(self, block: _Block, names: Mapping[str, str]) -> str:
+        """Return a SELECT of some of its columns, each under a name."""
+        columns = ", ".join(f"{block.columns[name].sql} AS {self._dialect.quoted(to)}" for name, to in names.items())
         parts = [f"SELECT {'DISTINCT ' if block.is_distinct else ''}{columns}", f"FROM {block.source}"]
         if block.where:
             parts.append(f"WHERE {' AND '.join(block.where)}")

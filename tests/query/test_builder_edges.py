@@ -1,0 +1,35 @@
+"""Queries at the edges of what SQL does as it is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+import ckptlake
+from ckptlake import Capture, Lake, Query, col, lit, metric, param
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
+    with ckptlake.open(tmp_path_factory.mktemp("edges") / "lake") as lake:
+        for i in range(4):
+            parent = f"r{i - 1}" if i else None
+            params = {"lr": 0.1 * i, "LR": 10.0 * i}
+            with lake.run("e", f"n{i}", params, parent=parent, run_id=f"r{i}", capture=Capture.nothing()) as run:
+                for step in range(5):
+                    run.log({"m": float(step * i), "M": 100.0 + step}, step=step)
+        lake.commit()
+        yield lake
+
+
+def rows(query: Query) -> list[dict[str, object]]:
+    return query.to_dicts()
+
+
+def test_names_that_differ_by_case_alone_are_two_names(lake: Lake) -> None:
+    one = lake.runs.where(col("run_id") == "r1")
+    assert rows(one.select(a=param("lr"), b=param("LR"))) == [{"a": 0.1, "b": 10.0}]
+    assert rows(one.select(a=metric("m").max(), b=metric("M").max())) == [{"a": 4.0, "b": 104.0}]
+    twice = one.select(x=lit(1), X=lit(2)).union(one.select(X=lit(4), x=lit(3)))
+    assert rows(twice.limit(9).select(low=col("x"), high=col("X"))) == [{"low": 1, "high": 2}, {"low": 3, "high": 4}]
