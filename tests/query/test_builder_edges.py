@@ -33,3 +33,11 @@ def test_names_that_differ_by_case_alone_are_two_names(lake: Lake) -> None:
     assert rows(one.select(a=metric("m").max(), b=metric("M").max())) == [{"a": 4.0, "b": 104.0}]
     twice = one.select(x=lit(1), X=lit(2)).union(one.select(X=lit(4), x=lit(3)))
     assert rows(twice.limit(9).select(low=col("x"), high=col("X"))) == [{"low": 1, "high": 2}, {"low": 3, "high": 4}]
+
+
+def test_a_window_over_all_runs_sees_those_that_a_later_join_leaves_out(lake: Lake) -> None:
+    points = lake.metrics.where(col("metric") == "m").with_columns(most=col("value").max().over("metric"))
+    one = lake.runs.where(col("run_id") == "r1")
+    for how in ("semi", "inner"):
+        found = points.join(one.select("run_id"), on="run_id", how=how).select("most").distinct()  # type: ignore[arg-type]
+        assert rows(found) == [{"most": 12.0}]
