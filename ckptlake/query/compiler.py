@@ -153,7 +153,7 @@ class _Writer:
             (has_windows and not block.is_plain)
             or (computes and (block.group is not None or block.is_distinct))
             or (has_windows and block.windowed & _names_in(values))
-            or (block.is_distinct and {name for name, _ in columns} != set(block.columns))
+            or (block.is_distinct and _names_in(values) != block.columns.keys())
         ):
             block = self._wrapped(block)
         made = {name: self.value(value, block) for name, value in columns}

@@ -41,3 +41,8 @@ def test_a_window_over_all_runs_sees_those_that_a_later_join_leaves_out(lake: La
     for how in ("semi", "inner"):
         found = points.join(one.select("run_id"), on="run_id", how=how).select("most").distinct()  # type: ignore[arg-type]
         assert rows(found) == [{"most": 12.0}]
+
+
+def test_columns_are_replaced_after_rows_are_made_distinct(lake: Lake) -> None:
+    found = lake.runs.select("experiment", "name").distinct().with_columns(name=col("experiment"))
+    assert rows(found) == [{"experiment": "e", "name": "e"}] * 4
