@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any
 
 from ckptlake.query import nodes as n
@@ -94,7 +95,7 @@ class _Writer:
                 return self._grouped(self.block(source), keys, columns)
             case n.Sort(source, keys):
                 block = self.block(source)
-                if block.limit:
+                if block.limit or (block.is_distinct and not all(isinstance(key.value, n.Column) for key in keys)):
                     block = self._wrapped(block)
                 block.order = [*(self._order(key, block) for key in keys), *block.order]
                 return block
@@ -125,15 +126,16 @@ class _Writer:
         return _Block(f"{source} AS {alias}", columns)
 
     def _wrapped(self, block: _Block) -> _Block:
-        """Return a SELECT from a SELECT; rows that were chosen by their order stay in it."""
+        """Return a SELECT from a SELECT; its rows stay in their order."""
         names = list(block.columns)
         order = []
-        if block.order and block.limit:
-            for number, text in enumerate(block.order):
-                value, _, direction = text.rpartition("\0")
-                name = f"{HIDDEN}order{number}"
-                block.columns[name] = Text(value, "other")
-                order.append((name, direction))
+        for number, text in enumerate(block.order):
+            value, _, direction = text.rpartition("\0")
+            name = f"{HIDDEN}order{number}"
+            block.columns[name] = Text(value, "other")
+            order.append((name, direction))
+        if not block.limit:  # then no row is chosen by its order in there
+            block.order = []
         schema = {name: text.kind for name, text in block.columns.items()}
         outer = self._from(f"({self.text(block, apart(schema))})", schema)
         outer.order = [f"{outer.columns[name].sql}\0{direction}" for name, direction in order]
@@ -166,7 +168,7 @@ class _Writer:
         return block
 
     def _grouped(self, block: _Block, keys: Sequence[n.Named], columns: Sequence[n.Named]) -> _Block:
-        block = self._ready(block, [value for _, value in (*keys, *columns)])
+        block = self._ready(_unordered(block), [value for _, value in (*keys, *columns)])
         grouped = {name: self.value(value, block) for name, value in keys}
         made = {name: self.value(value, block) for name, value in columns}
         block.columns = {**grouped, **made}
@@ -180,7 +182,7 @@ class _Writer:
         return f"{self.value(key.value, block).sql}\0{direction}"
 
     def _sampled(self, block: _Block, length: int, seed: int) -> _Block:
-        block = self._wrapped(block)
+        block = self._wrapped(_unordered(block))
         told = [text for name, text in block.columns.items() if name in _TELLING] or list(block.columns.values())
         texts = ", ".join(f"coalesce({self._dialect.cast(text, 'text')}, '')" for text in told)
         block.order = [f"md5(concat_ws('|', '{seed:d}', {texts}))\0NULLS LAST"]
@@ -191,10 +193,12 @@ class _Writer:
         if not names:
             block = block if block.is_plain else self._wrapped(block)
             block.is_distinct = True
+            made = {text.sql for text in block.columns.values()}
+            block.order = list(takewhile(lambda text: text.rpartition("\0")[0] in made, block.order))
             return block
         block = self._ready(block, [*(n.Column(name) for name in names), *(key.value for key in keys)])
         partition = ", ".join(block.columns[name].sql for name in names)
-        order = ", ".join(_ordered(self._order(key, block)) for key in keys)
+        order = ", ".join(map(_ordered, [*(self._order(key, block) for key in keys), *block.order]))
         place = f"row_number() OVER (PARTITION BY {partition}{f' ORDER BY {order}' if order else ''})"
         kept = list(block.columns)
         block.columns[f"{HIDDEN}place"] = Text(place, "int")
@@ -205,7 +209,7 @@ class _Writer:
 
     def _joined(self, table: n.Join) -> _Block:
         left = self._joinable(self.block(table.left))
-        right = self._wrapped(self.block(table.right))
+        right = self._wrapped(_unordered(self.block(table.right)))
         on = " AND ".join(f"{left.columns[name].sql} = {right.columns[name].sql}" for name in table.on)
         if table.how in ("semi", "anti"):
             word = "" if table.how == "semi" else "NOT "
@@ -350,6 +354,13 @@ _TELLING = frozenset({"run_id", "metric", "step", "checkpoint_id", "path", "expe
 
 def _names_in(values: Sequence[n.Value]) -> set[str]:
     return {node.name for value in values for node in n.walk(value) if isinstance(node, n.Column)}
+
+
+def _unordered(block: _Block) -> _Block:
+    """Return a block without its order, unless rows are chosen by that."""
+    if not block.limit:
+        block.order = []
+    return block
 
 
 def _ordered(text: str) -> str:

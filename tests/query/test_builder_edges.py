@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 import ckptlake
-from ckptlake import Capture, Lake, Query, col, lit, metric, param
+from ckptlake import Capture, Lake, Query, col, lit, metric, param, row_number
 
 
 @pytest.fixture(scope="module")
@@ -46,3 +46,19 @@ def test_a_window_over_all_runs_sees_those_that_a_later_join_leaves_out(lake: La
 def test_columns_are_replaced_after_rows_are_made_distinct(lake: Lake) -> None:
     found = lake.runs.select("experiment", "name").distinct().with_columns(name=col("experiment"))
     assert rows(found) == [{"experiment": "e", "name": "e"}] * 4
+
+
+def test_rows_stay_in_their_order_through_windows_and_conditions(lake: Lake) -> None:
+    points = lake.metrics.where(col("metric") == "M").order_by(col("value").desc(), col("run_id").desc())
+    placed = points.with_columns(a=row_number().over("run_id", order_by="step"))
+    found = placed.with_columns(b=col("a").lag().over("run_id", order_by="step")).where(col("a") > 2).limit(3)
+    assert rows(found.select("run_id", "a", "b")) == [{"run_id": f"r{i}", "a": 5, "b": 4} for i in (3, 2, 1)]
+    assert rows(placed.distinct("metric").select("run_id")) == [{"run_id": "r3"}]
+
+
+def test_distinct_rows_are_told_by_their_columns_not_by_their_order(lake: Lake) -> None:
+    names = lake.runs.order_by("started_at").select("experiment").distinct()
+    assert rows(names) == [{"experiment": "e"}]
+    assert rows(names.order_by(row_number().over(order_by="experiment")).limit(5)) == [{"experiment": "e"}]
+    last = lake.runs.order_by(col("name").desc()).select("name").distinct().limit(1)
+    assert rows(last) == [{"name": "n3"}]
