@@ -14,8 +14,9 @@ from itertools import takewhile
 from typing import Any
 
 from ckptlake.query import nodes as n
-from ckptlake.query.binding import HIDDEN, Bound, Schema
+from ckptlake.query.binding import Bound
 from ckptlake.query.dialects import DuckDB, Text, ema_rows
+from ckptlake.query.hidden import HIDDEN, Schema
 from ckptlake.query.kinds import kind_of_aggregate, kind_of_call, kind_of_const
 from ckptlake.query.names import apart
 from ckptlake.query.noun_rows import Members, Noun, home_of, rows_of, value_of

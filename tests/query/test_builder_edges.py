@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 import ckptlake
-from ckptlake import Capture, Lake, Query, col, lit, metric, param, row_number
+from ckptlake import Capture, InvalidInputError, Lake, Query, col, lit, metric, param, row_number
 
 
 @pytest.fixture(scope="module")
@@ -62,3 +62,22 @@ def test_distinct_rows_are_told_by_their_columns_not_by_their_order(lake: Lake) 
     assert rows(names.order_by(row_number().over(order_by="experiment")).limit(5)) == [{"experiment": "e"}]
     last = lake.runs.order_by(col("name").desc()).select("name").distinct().limit(1)
     assert rows(last) == [{"name": "n3"}]
+
+
+def test_nouns_are_of_the_run_that_a_row_is_about_now(lake: Lake) -> None:
+    asked = lake.runs.where(param("lr") > 0.05)
+    above = [{"run_id": f"r{i}", "params.lr": 0.1 * i} for i in range(3)]
+    parents = asked.with_columns(run_id=col("parent_run_id")).select("run_id", param("lr"))
+    assert rows(parents.order_by("run_id")) == above
+    parents = asked.select(run_id=col("parent_run_id")).with_columns(param("lr")).order_by("run_id")
+    assert rows(parents) == above
+    swapped = asked.rename(run_id="child", parent_run_id="run_id").select("run_id", param("lr"))
+    assert rows(swapped.order_by("run_id")) == above
+    assert asked.select("name").where(param("lr") > 0.15).count() == 2
+
+
+def test_hidden_columns_are_no_names(lake: Lake) -> None:
+    with pytest.raises(InvalidInputError, match="begins with ~"):
+        lake.runs.rename(name="~name").sql()
+    with pytest.raises(InvalidInputError, match=r"there is no column '~param\.lr\.number'"):
+        lake.runs.where(param("lr") > 0).where(col("~param.lr.number") > 0).sql()
