@@ -13,9 +13,19 @@ from typing import Protocol
 
 from ckptlake.errors import InvalidInputError
 from ckptlake.query import nodes as n
-from ckptlake.query.hidden import HIDDEN, Schema, check_visible, hidden_name, still_true, visible, without_hidden
+from ckptlake.query.hidden import (
+    HIDDEN,
+    Schema,
+    check_visible,
+    hidden_name,
+    still_true,
+    visible,
+    without_hidden,
+    without_windows,
+)
 from ckptlake.query.kinds import kind_of_aggregate, kind_of_call, kind_of_const
 from ckptlake.query.showing import shown
+from ckptlake.query.windows import lift
 
 Noun = n.Param | n.Tag | n.Metric
 _COUNTS = frozenset({"count", "nan_count", "arg_min", "arg_max", "last_step"})
@@ -70,10 +80,10 @@ class _Binder:
                 schema = self._names.columns(name)
                 return n.View(name, tuple(schema.items())), schema
             case n.Filter(source, condition):
-                source, schema, (value,) = self._with_values(source, [condition])
+                source, schema, (value,) = self._with_values(source, [condition], lifts_all=True)
                 if self.kind(value, schema) not in ("bool", "null"):
                     raise InvalidInputError(f"where takes conditions, and {shown(condition)} is none; compare it")
-                return n.Filter(source, value), schema
+                return without_windows(n.Filter(source, value), schema)
             case n.Project(source, columns):
                 source, schema, columns = self._with_columns(source, columns)
                 kept = still_true(schema, columns)
@@ -99,7 +109,7 @@ class _Binder:
                 return self._joined(table)
             case n.Sort(source, keys):
                 source, schema, orders = self._with_orders(source, keys)
-                return n.Sort(source, orders), schema
+                return without_windows(n.Sort(source, orders), schema)
             case n.Slice(source) | n.Sample(source):
                 source, schema = self.table(source)
                 return replace(table, source=source), schema
@@ -108,7 +118,7 @@ class _Binder:
                 self._check_columns(columns_named, schema)
                 if not columns_named:
                     return n.Distinct(without_hidden(source, schema)), visible(schema)
-                return n.Distinct(source, columns_named, orders), schema
+                return without_windows(n.Distinct(source, columns_named, orders), schema)
             case n.Union(first, second):
                 return self._united(first, second)
         raise AssertionError(table)
@@ -137,8 +147,9 @@ class _Binder:
         keys, columns = columns[: len(table.keys)], columns[len(table.keys) :]
         for (name, value), (_, written) in zip(columns, table.columns, strict=True):
             if stray := _outside_aggregates(value, {key for _, key in keys}):
+                many = shown(written if stray.name.startswith(HIDDEN) else stray)
                 raise InvalidInputError(
-                    f"column {name!r} is {shown(written)}: {shown(stray)} has many values in a group; aggregate it, as "
+                    f"column {name!r} is {shown(written)}: {many} has many values in a group; aggregate it, as "
                     "in .mean(), or group by it"
                 )
         made = {name: self.kind(value, schema) for name, value in (*keys, *columns)}
@@ -192,13 +203,15 @@ class _Binder:
             if names.count(name) > 1:
                 raise InvalidInputError(f"two columns would be called {name!r}: name one of them with .alias()")
             check_visible(name)
-        source, schema, values = self._with_values(source, [value for _, value in columns], in_groups=in_groups)
+        source, schema, values = self._with_values(
+            source, [value for _, value in columns], in_groups=in_groups, lifts_all=in_groups
+        )
         return source, schema, tuple(zip(names, values, strict=True))
 
     def _with_values(
-        self, source: n.Table, values: Sequence[n.Value], *, in_groups: bool = False
+        self, source: n.Table, values: Sequence[n.Value], *, in_groups: bool = False, lifts_all: bool = False
     ) -> tuple[n.Table, Schema, list[n.Value]]:
-        """Return the source with what the values ask of runs in hidden columns, its columns, and the values bound."""
+        """Return the source with what the values need of it in hidden columns, its columns, and the values bound."""
         source, schema = self.table(source)
         wanted: dict[str, Noun] = {}
         bound = [self._value(value, schema, wanted) for value in values]
@@ -215,10 +228,10 @@ class _Binder:
                     raise InvalidInputError(f"{shown(written)} needs groups: use group_by(...).agg(...), or .over(...)")
         for value in bound:
             self.kind(value, schema)
-        return source, schema, bound
+        return lift(source, schema, bound, self.kind, lifts_all=lifts_all)
 
     def _with_orders(self, source: n.Table, keys: Sequence[n.Order]) -> tuple[n.Table, Schema, tuple[n.Order, ...]]:
-        source, schema, values = self._with_values(source, [key.value for key in keys])
+        source, schema, values = self._with_values(source, [key.value for key in keys], lifts_all=True)
         for value in values:
             self._check_ordered(value, schema)
         return source, schema, tuple(replace(key, value=value) for key, value in zip(keys, values, strict=True))
@@ -346,7 +359,7 @@ def _read_as(param: n.Param, kinds: set[str]) -> n.Param:
     return param
 
 
-def _outside_aggregates(value: n.Value, keys: set[n.Value]) -> n.Value | None:
+def _outside_aggregates(value: n.Value, keys: set[n.Value]) -> n.Column | None:
     """Return a column in a value that is neither aggregated nor grouped by, or None."""
     if value in keys or isinstance(value, n.Aggregate):
         return None

@@ -10,6 +10,8 @@ from ckptlake.query import nodes as n
 
 HIDDEN: Final = "~"
 """What the names of hidden columns begin with."""
+WINDOW: Final = "~window"
+"""What the names of hidden columns begin with that serve one value above them."""
 
 Schema = Mapping[str, str]
 """The kinds of a table's columns by name, in order."""
@@ -39,11 +41,19 @@ def without_hidden(source: n.Table, schema: Schema) -> n.Table:
     return n.Project(source, tuple((name, n.Column(name)) for name in seen))
 
 
+def without_windows(table: n.Table, schema: Schema) -> tuple[n.Table, Schema]:
+    """Return a table, with its columns, that has no more windows beside it than it was asked for."""
+    kept = {name: kind for name, kind in schema.items() if not name.startswith(WINDOW)}
+    if len(kept) == len(schema):
+        return table, schema
+    return n.Project(table, tuple((name, n.Column(name)) for name in kept)), kept
+
+
 def still_true(schema: Schema, columns: Sequence[n.Named]) -> Schema:
     """Return the hidden columns that still tell of the row's run once the visible ones are these."""
     if any(name == "run_id" and value != n.Column("run_id") for name, value in columns):
         return {}
-    return {name: kind for name, kind in schema.items() if name.startswith(HIDDEN)}
+    return {name: kind for name, kind in schema.items() if name.startswith(HIDDEN) and not name.startswith(WINDOW)}
 
 
 def check_visible(name: str) -> None:

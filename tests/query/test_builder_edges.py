@@ -81,3 +81,21 @@ def test_hidden_columns_are_no_names(lake: Lake) -> None:
         lake.runs.rename(name="~name").sql()
     with pytest.raises(InvalidInputError, match=r"there is no column '~param\.lr\.number'"):
         lake.runs.where(param("lr") > 0).where(col("~param.lr.number") > 0).sql()
+
+
+def test_windows_stand_anywhere(lake: Lake) -> None:
+    place = row_number().over(order_by="name")
+    assert rows(lake.runs.where(place > 3).select("name")) == [{"name": "n3"}]
+    assert rows(lake.runs.order_by((place % 2).desc(), -place).select("name").limit(1)) == [{"name": "n2"}]
+    assert rows(lake.runs.distinct("experiment", order_by=-place).select("name")) == [{"name": "n3"}]
+    groups = lake.runs.group_by(odd=place % 2).agg(first=place.min()).order_by("odd")
+    assert rows(groups) == [{"odd": 0, "first": 2}, {"odd": 1, "first": 1}]
+    points = lake.metrics.where(col("metric") == "m", col("run_id") == "r2")
+    before = col("value").lag().over("run_id", order_by="step")
+    assert rows(points.agg(x=(col("value") - before).sum())) == [{"x": 8.0}]
+    twice = points.select("step", x=before.lag().over("run_id", order_by="step")).order_by(col("step").desc())
+    assert rows(twice.limit(1)) == [{"step": 4, "x": 4.0}]
+    both = lake.runs.union(lake.runs).where(row_number().over(order_by="name") == 3)
+    assert rows(both.select("name")) == [{"name": "n1"}]
+    with pytest.raises(InvalidInputError, match=r"row_number\(\)\.over\(\.\.\.\) has many values in a group"):
+        lake.runs.group_by("experiment").agg(x=place).sql()
