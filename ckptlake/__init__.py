@@ -23,6 +23,7 @@ from ckptlake.errors import (
     NotFoundError,
     ParamChangedError,
     QueryError,
+    QueryNotFoundError,
     ReadOnlyLakeError,
     RequirementError,
     RunClosedError,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     )
     from ckptlake.config import Capture, Settings
     from ckptlake.lake import Lake, open
+    from ckptlake.query.named import NamedQuery
     from ckptlake.runs.run import Run
     from ckptlake.types import RunStatus
 
@@ -65,6 +67,7 @@ _WHERE = {
     "Ladder": "ckptlake.checkpoints.retention",
     "Lake": "ckptlake.lake",
     "Latest": "ckptlake.checkpoints.retention",
+    "NamedQuery": "ckptlake.query.named",
     "Pinned": "ckptlake.checkpoints.retention",
     "Run": "ckptlake.runs.run",
     "RunStatus": "ckptlake.types",
@@ -96,11 +99,13 @@ __all__ = [
     "LakeFormatError",
     "Latest",
     "MissingDependencyError",
+    "NamedQuery",
     "NotALakeError",
     "NotFoundError",
     "ParamChangedError",
     "Pinned",
     "QueryError",
+    "QueryNotFoundError",
     "ReadOnlyLakeError",
     "RequirementError",
     "Run",

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import atexit
-import logging
 import os
-import sys
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from functools import cached_property
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 
+from ckptlake._internal import exits
 from ckptlake._internal.names import check_experiment
 from ckptlake.config import Capture, Settings
-from ckptlake.errors import CkptlakeError, InvalidInputError, ReadOnlyLakeError, RunNotFoundError
+from ckptlake.errors import ReadOnlyLakeError
 from ckptlake.tables.layout import Layout, check_root, create_lake, read_identity
 
 if TYPE_CHECKING:
@@ -27,6 +25,7 @@ if TYPE_CHECKING:
     from ckptlake.checkpoints.store import CheckpointStore
     from ckptlake.experiment import Experiment
     from ckptlake.query.duck import Engine
+    from ckptlake.query.named import NamedQuery
     from ckptlake.query.sources import SourceReader
     from ckptlake.runs.recovery import Recovery
     from ckptlake.runs.run import Run
@@ -36,11 +35,6 @@ if TYPE_CHECKING:
     from ckptlake.tables.table import Table
 
 ENVIRONMENT_VARIABLE = "CKPTLAKE_DIR"
-logger = logging.getLogger(__name__)
-# In this order a deletion cut short leaves a run that can be deleted again. What runs have declared of an
-# experiment's metrics stays with the experiment.
-_TABLES_OF_RUNS = ("verifications", "tensors", "checkpoints", "summaries", "metrics", "tags", "params", "runs")
-_logging_lakes: set[Lake] = set()
 
 
 def open(path: str | os.PathLike[str] | None = None, *, create: bool = True, settings: Settings | None = None) -> Lake:
@@ -224,7 +218,7 @@ class Lake:
     def _close(self, error: BaseException | None) -> None:
         with self._lock:
             writer, self._writer = self._writer, None
-            _logging_lakes.discard(self)
+            exits.forget(self)
         if writer is not None:
             from ckptlake.runs.ending import end_open_runs
 
@@ -242,22 +236,11 @@ class Lake:
             RunNotFoundError: there is no such run.
             InvalidInputError: one is still running, or has rows on their way.
         """
-        from ckptlake.tables.deletion import delete_runs
+        from ckptlake.runs.deleting import delete_runs
 
         self.recover()
         self.commit()
-        for run_id in run_ids:
-            known = self.find_run(run_id)
-            if known is None:
-                raise RunNotFoundError(f"the lake has no run {run_id!r}; `ckptlake runs list` shows those it has")
-            if known.status == "running":
-                raise InvalidInputError(f"run {run_id!r} is still running: finish or kill it first")
-        uncommitted = sorted(self._reader.uncommitted_runs() & set(run_ids))
-        if uncommitted:
-            raise InvalidInputError(
-                f"run {uncommitted[0]!r} has rows that another process has not committed yet: try again in a minute"
-            )
-        return sum(delete_runs(self._store(name), run_ids) for name in _TABLES_OF_RUNS)
+        return delete_runs(run_ids, self._all_stores(), self.find_run, self._reader.uncommitted_runs)
 
     # -- reading
 
@@ -308,6 +291,39 @@ class Lake:
         from ckptlake.tables.store import check_as_of
 
         return connection_with(self._reader.read(tables_of(ALL_VIEWS), None, check_as_of(as_of)), ALL_VIEWS)
+
+    def query(self, name: str, /, **values: object) -> DuckDBPyRelation:
+        """Run a named query with its parameters; `queries` lists those there are.
+
+        Raises:
+            QueryNotFoundError: there is none of this name; the message has the nearest ones.
+            InvalidInputError: a parameter is unknown, missing or of another type.
+
+        >>> import ckptlake, tempfile
+        >>> lake = ckptlake.open(tempfile.mkdtemp())
+        >>> lake.query("leaderboard", metric="val/loss").fetchall()
+        []
+        """
+        from ckptlake.query.library import get_query
+
+        query = get_query(name)
+        return self.sql(query.text, **query.bind(**values))
+
+    def queries(self) -> list[NamedQuery]:
+        """Return the named queries with their titles, parameters and columns."""
+        from ckptlake.query.library import list_queries
+
+        return list_queries()
+
+    def setup_script(self) -> str:
+        """Return a script after which any DuckDB has the views on what is committed now, with nothing of ckptlake.
+
+        Raises:
+            DamagedTableError: a data file is missing or damaged.
+        """
+        from ckptlake.query.script import setup_script
+
+        return setup_script(self.path, self._reader.picture())
 
     def table(self, name: str) -> Table:
         """Return one Delta table, to see its history and files or to look after it.
@@ -377,20 +393,5 @@ class Lake:
                         "directory's permissions or open another lake"
                     )
                 self._writer = Writer(self._layout, self.id, self._all_stores(), self.settings)
-                _logging_lakes.add(self)
+                exits.close_at_exit(self, self._close)
             return self._writer
-
-
-def _close_all() -> None:
-    """At exit, end open runs: failed where an exception ends the program."""
-    error: BaseException | None = None
-    if not hasattr(sys, "ps1"):
-        error = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
-    for lake in tuple(_logging_lakes):
-        try:
-            lake._close(error)
-        except CkptlakeError as refusal:
-            logger.error("%s was not closed whole: %s", lake.path, refusal)
-
-
-atexit.register(_close_all)

@@ -17,7 +17,7 @@ from ckptlake.query.moments import LiveRows, Moment
 from ckptlake.query.scans import SCANNED, Scan
 from ckptlake.query.tensors import Tensors
 from ckptlake.tables.schemas import CHECKPOINTS, METRICS, SUMMARIES, TABLES, TENSORS, VERIFICATIONS
-from ckptlake.tables.snapshot import Predicates
+from ckptlake.tables.snapshot import Predicates, Snapshot
 from ckptlake.tables.store import TableStore
 
 logger = logging.getLogger(__name__)
@@ -39,6 +39,20 @@ class Sources:
     rows: Mapping[str, pa.Table]
     scans: Mapping[str, Scan]
     folding: Folding | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """What is committed at one moment.
+
+    Attributes:
+        snapshots: every table.
+        events: `checkpoints` a little later. A commit writes tensors before the event that tells of them, so this
+            one tells of all.
+    """
+
+    snapshots: Mapping[str, Snapshot]
+    events: Snapshot
 
 
 class SourceReader:
@@ -83,6 +97,10 @@ class SourceReader:
             logger.debug("the question needs %d of %d files of %s", len(scan.files), scan.num_files, name)
         folding = self._folding(moment, rows) if tables.issuperset(_HISTORY) else None
         return Sources(rows, scans, folding)
+
+    def picture(self) -> Picture:
+        """Return the snapshots of all tables as they are now."""
+        return Picture(self._moment(TABLES, None).snapshots, self._stores[CHECKPOINTS.name].snapshot())
 
     def _moment(self, tables: Iterable[str], as_of: int | datetime | None) -> Moment:
         """Return the live rows, read first, so that a segment committed meanwhile is in the snapshots, and those.
