@@ -18,7 +18,7 @@ WITH configurations AS (
     FROM params WHERE key <> $seed AND NOT ends_with(key, '.' || $seed) GROUP BY run_id
 ),
 results AS (
-    SELECT experiment, direction, coalesce(params, []) AS params, last,
+    SELECT run_id, experiment, direction, coalesce(params, []) AS params, last,
         CASE direction WHEN 'min' THEN min WHEN 'max' THEN max END AS best
     FROM summaries LEFT JOIN definitions USING (experiment, metric) LEFT JOIN configurations USING (run_id)
     WHERE metric = $metric AND ($experiment::VARCHAR IS NULL OR in_subtree(experiment, $experiment))
@@ -26,10 +26,10 @@ results AS (
 summed AS (
     SELECT experiment, direction, params,
         count(*) FILTER (isfinite(last)) AS n,
-        avg(last) FILTER (isfinite(last)) AS mean,
-        stddev_samp(last) FILTER (isfinite(last)) AS std,
-        avg(best) FILTER (isfinite(best)) AS best_mean,
-        stddev_samp(best) FILTER (isfinite(best)) AS best_std,
+        avg(last ORDER BY run_id) FILTER (isfinite(last)) AS mean,
+        stddev_samp(last ORDER BY run_id) FILTER (isfinite(last)) AS std,
+        avg(best ORDER BY run_id) FILTER (isfinite(best)) AS best_mean,
+        stddev_samp(best ORDER BY run_id) FILTER (isfinite(best)) AS best_std,
         count(*) FILTER (NOT isfinite(last)) AS not_finite
     FROM results GROUP BY experiment, direction, params
 )

@@ -17,7 +17,7 @@ WITH paced AS (
     FROM summaries WHERE NOT starts_with(metric, 'system/') GROUP BY run_id
 ),
 gpus AS (
-    SELECT run_id, count(*) AS gpus, sum(sum) / nullif(sum(n - n_nan), 0) AS gpu_utilization_percent
+    SELECT run_id, count(*) AS gpus, sum(sum ORDER BY metric) / nullif(sum(n - n_nan), 0) AS gpu_utilization_percent
     FROM summaries WHERE regexp_full_match(metric, 'system/gpu\.[0-9]+\.utilization_percent') GROUP BY run_id
 )
 SELECT run_id, name, experiment, status, steps, span_s, steps / nullif(span_s, 0) AS steps_per_s,
