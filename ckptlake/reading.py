@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from ckptlake.query.builder import Query
     from ckptlake.query.cache import ResultCache
     from ckptlake.query.duck import Engine
+    from ckptlake.query.named import NamedQuery
+    from ckptlake.query.saved import SavedQueries
     from ckptlake.query.search import Searcher
     from ckptlake.query.session import Session
     from ckptlake.query.sources import SourceReader, Sources
@@ -125,6 +127,57 @@ class Reading:
         The connection keeps to that moment; connect again to see more. `sql` opens fewer files.
         """
         return self._asking.connect(as_of)
+
+    def query(self, name: str, /, **values: object) -> DuckDBPyRelation:
+        """Run a query by its name: one that was saved in the lake, or one of those that ckptlake brings.
+
+        Raises:
+            QueryNotFoundError: there is none of this name; the message has the nearest ones.
+            InvalidInputError: a parameter is unknown, missing or of another type.
+
+        >>> import ckptlake, tempfile
+        >>> lake = ckptlake.open(tempfile.mkdtemp())
+        >>> lake.query("leaderboard", metric="val/loss").fetchall()
+        []
+        """
+        from ckptlake.query.library import get_query
+
+        saved = self._session.store.find(name)
+        if saved is not None:
+            return self._session.answer(saved.filled(values))
+        query = get_query(name, self._session.store.names())
+        return self.sql(query.text, **query.bind(**values))
+
+    def queries(self) -> list[NamedQuery]:
+        """Return the named queries that ckptlake brings, with their titles, parameters and columns."""
+        from ckptlake.query.library import list_queries
+
+        return list_queries()
+
+    def saved_query(self, name: str, /, **values: object) -> Query:
+        """Return a query that was saved in the lake, to go on with.
+
+        Raises:
+            QueryNotFoundError: there is none of this name; the message has the nearest ones.
+            InvalidInputError: a value is unknown or missing.
+        """
+        from ckptlake.query.builder import Query as Asked
+
+        return Asked(self._session.store.get(name).filled(values), self._session)
+
+    def saved_queries(self) -> SavedQueries:
+        """Return what queries are saved in the lake, to list them or forget one."""
+        return self._session.store
+
+    def setup_script(self) -> str:
+        """Return a script after which any DuckDB has the views on what is committed now, with nothing of ckptlake.
+
+        Raises:
+            DamagedTableError: a data file is missing or damaged.
+        """
+        from ckptlake.query.script import setup_script
+
+        return setup_script(self._layout.root, self._reader.picture())
 
     def _look(self, query: str, params: Mapping[str, object], as_of: int | str | datetime | None) -> Sources:
         """Return the rows and files that a question would read."""
