@@ -19,6 +19,7 @@ BENCHMARKS = {
     "best_values": "best and last values of all runs",
     "one_curve": "one curve out of all points",
     "cached": "the same question asked again",
+    "queries": "questions asked with the query builder",
     "checkpoints": "saving, loading, storing and finding checkpoints",
     "search": "searching the texts of very many runs",
     "writers": "many commits by many processes",

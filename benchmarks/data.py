@@ -147,6 +147,31 @@ def points_lake(context: Context, shape: Shape) -> Path:
     return _kept(context.data / f"points-{shape}", shape, build)
 
 
+def asked_lake(context: Context, shape: Shape, metrics: tuple[str, ...] = ()) -> Path:
+    """Return a compacted lake whose runs have params and tags; with `metrics`, points of those alone."""
+
+    def build(root: Path) -> dict[str, Any]:
+        settings = ckptlake.Settings(commit_interval_s=1e6, commit_points=4_000_000)
+        random = np.random.default_rng(0)
+        with ckptlake.open(root, settings=settings) as lake:
+            for seed, steps in shape.steps_by_seed().items():
+                frame = run_frame(seed, steps)
+                if metrics:
+                    value = random.random()
+                    frame = frame.select("step", "ts", *(pl.lit(value).alias(name) for name in metrics))
+                params = {"lr": float(10 ** random.uniform(-5, -1)), "seed": seed % 5, "model": {"depth": seed % 12}}
+                tags = {"stage": "pretrain" if seed % 2 else "tune"}
+                run = lake.run(f"bench/{seed % EXPERIMENTS}", f"run-{seed:05}", params, tags, capture=NOTHING)
+                run.log_frame(frame)
+                run.finish()
+            lake.commit()
+            for table in lake.tables():
+                table.compact()
+        return {"runs": shape.runs}
+
+    return _kept(context.data / f"asked-{shape}-{len(metrics)}", shape, build)
+
+
 def many_files_lake(context: Context, shape: Shape, experiments: int, commits_a_run: int) -> Path:
     """Return a lake that nothing has compacted: a file for every run and commit.
 
