@@ -284,7 +284,8 @@ class TestKeys:
     EQUAL_IN_PYTHON_OR_TEXT = (
         1, True, 1.0, "1", b"1", Decimal(1), Decimal("1.0"), 0.0, -0.0, "", None, "None", [], (), {}, [1], (1,), ["1"],
         [[1]], [1, None], {"a": 1}, {"a": 1, "b": 2}, {"b": 2, "a": 1}, "a", dt.date(2020, 1, 1),
-        dt.datetime(2020, 1, 1), dt.datetime(2020, 1, 1, tzinfo=dt.UTC), dt.time(1), dt.time(1, tzinfo=dt.UTC), dt.timedelta(1), "2020-01-01",
+        dt.datetime(2020, 1, 1), dt.datetime(2020, 1, 1, tzinfo=dt.UTC), dt.time(1),
+        dt.time(1, tzinfo=dt.UTC), dt.timedelta(1), "2020-01-01",
         uuid.UUID(int=1), str(uuid.UUID(int=1)), 2**64, -(2**64), 10**5000, "\ud800", float("inf"), "inf",
     )  # fmt: skip
 
