@@ -88,14 +88,25 @@ class DuckDB:
         return f"({self.as_float(left)} / {self.as_float(right)})"
 
     def _floordiv(self, left: Text, right: Text) -> str:
+        rest, is_apart, right_sql = self._division(left, right)
         if "float" in (left.kind, right.kind):
-            return f"floor({self._div(left, right)})"
-        return f"(({left.sql} - {self._mod(left, right)}) // {right.sql})"
+            left_sql = self.as_float(left)
+            whole = f"round(({left_sql} - {rest}) / {right_sql}) - CAST({is_apart} AS INTEGER)"
+            return f"(CASE WHEN {right_sql} = 0 THEN {left_sql} / {right_sql} ELSE {whole} END)"
+        return f"(({left.sql} // {right_sql}) - CAST({is_apart} AS BIGINT))"
 
     def _mod(self, left: Text, right: Text) -> str:
+        rest, is_apart, right_sql = self._division(left, right)
+        return f"({rest} + CASE WHEN {is_apart} THEN {right_sql} ELSE 0 END)"
+
+    def _division(self, left: Text, right: Text) -> tuple[str, str, str]:
+        """Return what SQL leaves of a division, whether its sign is not the divisor's, and the divisor."""
         if "float" in (left.kind, right.kind):
-            return f"({left.sql} - {right.sql} * floor({self._div(left, right)}))"
-        return f"((({left.sql} % {right.sql}) + {right.sql}) % {right.sql})"
+            left_sql, right_sql = self.as_float(left), self.as_float(right)
+        else:  # an integer divided by 0 is null
+            left_sql, right_sql = f"CAST({left.sql} AS BIGINT)", f"nullif({right.sql}, 0)"
+        rest = f"({left_sql} % {right_sql})"
+        return rest, f"(sign({rest}) * sign({right_sql}) < 0)", right_sql
 
     def _pow(self, left: Text, right: Text) -> str:
         return f"power({self.as_float(left)}, {self.as_float(right)})"

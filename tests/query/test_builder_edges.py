@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 
 import pytest
 
 import ckptlake
-from ckptlake import Capture, InvalidInputError, Lake, Query, col, lit, metric, param, row_number
+from ckptlake import Capture, InvalidInputError, Lake, Query, QueryError, col, lit, metric, param, row_number
 
 
 @pytest.fixture(scope="module")
@@ -99,3 +100,26 @@ def test_windows_stand_anywhere(lake: Lake) -> None:
     assert rows(both.select("name")) == [{"name": "n1"}]
     with pytest.raises(InvalidInputError, match=r"row_number\(\)\.over\(\.\.\.\) has many values in a group"):
         lake.runs.group_by("experiment").agg(x=place).sql()
+
+
+NUMBERS: tuple[int | float, ...] = (-(2**63), -7, -1, 0, 3, 2**63 - 1, -7.5, -0.1, 0.1, 1.0, 1e300, math.inf, -math.inf)
+
+
+@pytest.mark.parametrize("divisor", [number for number in NUMBERS if number])
+def test_whole_quotients_and_rests_are_those_of_python(lake: Lake, divisor: float) -> None:
+    numbers = [number for number in NUMBERS if (number, divisor) != (-(2**63), -1)]
+    asked = {
+        f"{which}{i}": (lit(x) // divisor, lit(x) % divisor)[which] for i, x in enumerate(numbers) for which in (0, 1)
+    }
+    found = rows(lake.runs.select(**asked).limit(1))[0]
+    for i, number in enumerate(numbers):
+        told = (number, divisor)
+        assert (found[f"0{i}"], found[f"1{i}"]) == pytest.approx((number // divisor, number % divisor), nan_ok=True), (
+            told
+        )
+
+
+def test_a_division_by_zero_leaves_no_whole_number_and_an_infinite_float(lake: Lake) -> None:
+    asked = {"a": lit(5) // 0, "b": lit(5) % 0, "c": lit(5.0) // 0, "d": lit(5.0) % 0, "e": lit(-5) / 0}
+    found = rows(lake.runs.select(**asked).limit(1))[0]
+    assert list(found.values()) == pytest.approx([None, None, math.inf, math.nan, -math.inf], nan_ok=True)
