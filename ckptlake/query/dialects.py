@@ -39,6 +39,8 @@ class DuckDB:
     def call(self, function: str, args: Sequence[Text]) -> str:
         """Return a function of values in one row."""
         texts = [arg.sql for arg in args]
+        if function in ("add", "sub", "mul") and all(arg.kind == "int" for arg in args):
+            return f"(CAST({texts[0]} AS BIGINT) {_OPERATORS[function]} {texts[1]})"  # small ones are kept in 32 bits
         if function in _OPERATORS:
             return f"({texts[0]} {_OPERATORS[function]} {texts[1]})"
         if function in ("and", "or"):

@@ -123,3 +123,15 @@ def test_a_division_by_zero_leaves_no_whole_number_and_an_infinite_float(lake: L
     asked = {"a": lit(5) // 0, "b": lit(5) % 0, "c": lit(5.0) // 0, "d": lit(5.0) % 0, "e": lit(-5) / 0}
     found = rows(lake.runs.select(**asked).limit(1))[0]
     assert list(found.values()) == pytest.approx([None, None, math.inf, math.nan, -math.inf], nan_ok=True)
+
+
+def test_integers_have_64_bits(lake: Lake) -> None:
+    big = 2_000_000_000
+    found = lake.runs.select(
+        a=lit(big) + big, b=col("attempt") * big * 4, c=lit(-big) - big, d=lit(big) * col("attempt") * 3
+    )
+    assert rows(found.limit(1)) == [{"a": 2 * big, "b": 4 * big, "c": -2 * big, "d": 3 * big}]
+    with pytest.raises(QueryError, match="Overflow in addition of INT64"):
+        rows(lake.runs.select(x=lit(2**63 - 1) + 1))
+    with pytest.raises(QueryError, match="value nan can't be cast"):
+        rows(lake.runs.select(x=lit(math.nan).cast(int)))
