@@ -176,7 +176,8 @@ class DuckDB:
         if value.kind != "float":
             return f"stddev_samp({x}){over}"
         return (
-            f"CASE WHEN count(*) FILTER (NOT isfinite({x})){over} > 0 THEN {self.number(math.nan)} "
+            f"CASE WHEN count({x}){over} < 2 THEN NULL "
+            f"WHEN count(*) FILTER (NOT isfinite({x})){over} > 0 THEN {self.number(math.nan)} "
             f"ELSE stddev_samp({x}) FILTER (isfinite({x})){over} END"
         )
 

@@ -135,3 +135,9 @@ def test_integers_have_64_bits(lake: Lake) -> None:
         rows(lake.runs.select(x=lit(2**63 - 1) + 1))
     with pytest.raises(QueryError, match="value nan can't be cast"):
         rows(lake.runs.select(x=lit(math.nan).cast(int)))
+
+
+def test_one_value_has_no_spread_even_if_it_is_none(lake: Lake) -> None:
+    one = lake.runs.where(col("run_id") == "r1").select(x=lit(math.nan))
+    assert rows(one.agg(col("x").std())) == [{"x_std": None}]
+    assert rows(one.union(one).agg(col("x").std().cast(str))) == [{"x_std": "nan"}]
