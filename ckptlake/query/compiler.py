@@ -72,7 +72,7 @@ class _Writer:
     def __init__(self, dialect: DuckDB) -> None:
         self._dialect = dialect
         self.values: dict[str, object] = {}
-        self._known: dict[n.Const, str] = {}
+        self._known: dict[tuple[str, str], str] = {}
         self._tables = 0
 
     # -- tables
@@ -329,11 +329,12 @@ class _Writer:
         return Text(f"{inner.function}({', '.join(arg.sql for arg in args)}){over}", kind)
 
     def _bound(self, const: n.Const) -> str:
-        if const not in self._known:
+        key = (const.kind, repr(const.value))  # 0.0 equals -0.0, but is another value
+        if key not in self._known:
             name = f"p{len(self._known)}"
-            self._known[const] = name
+            self._known[key] = name
             self.values[name] = list(const.value) if isinstance(const.value, tuple) else const.value
-        return f"${self._known[const]}"
+        return f"${self._known[key]}"
 
     # -- text
 

@@ -141,3 +141,8 @@ def test_one_value_has_no_spread_even_if_it_is_none(lake: Lake) -> None:
     one = lake.runs.where(col("run_id") == "r1").select(x=lit(math.nan))
     assert rows(one.agg(col("x").std())) == [{"x_std": None}]
     assert rows(one.union(one).agg(col("x").std().cast(str))) == [{"x_std": "nan"}]
+
+
+def test_a_negative_zero_keeps_its_sign(lake: Lake) -> None:
+    found = lake.runs.select(a=lit(1.0) / lit(0.0), b=lit(1.0) / lit(-0.0)).limit(1)
+    assert rows(found) == [{"a": math.inf, "b": -math.inf}]
