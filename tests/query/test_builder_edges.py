@@ -146,3 +146,14 @@ def test_one_value_has_no_spread_even_if_it_is_none(lake: Lake) -> None:
 def test_a_negative_zero_keeps_its_sign(lake: Lake) -> None:
     found = lake.runs.select(a=lit(1.0) / lit(0.0), b=lit(1.0) / lit(-0.0)).limit(1)
     assert rows(found) == [{"a": math.inf, "b": -math.inf}]
+
+
+@pytest.mark.parametrize("asked", [lambda: lit(1.5).round("x"), lambda: lit(1).round(1.5), lambda: col("x").lag(None)])  # type: ignore[arg-type]
+def test_settings_are_whole_numbers(asked: Callable[[], object]) -> None:
+    with pytest.raises(InvalidInputError, match="takes a whole number"):
+        asked()
+
+
+def test_a_column_has_a_name(lake: Lake) -> None:
+    with pytest.raises(InvalidInputError, match="the name of a column is empty"):
+        lake.runs.select(**{"": lit(1)})
