@@ -98,7 +98,8 @@ class _Writer:
                 block = self.block(source)
                 if block.limit or (block.is_distinct and not all(isinstance(key.value, n.Column) for key in keys)):
                     block = self._wrapped(block)
-                block.order = [*(self._order(key, block) for key in keys), *block.order]
+                told = [key for key in keys if not isinstance(key.value, n.Const)]
+                block.order = [*(self._order(key, block) for key in told), *block.order]
                 return block
             case n.Slice(source, length, offset):
                 block = self.block(source)
@@ -173,6 +174,9 @@ class _Writer:
         grouped = {name: self.value(value, block) for name, value in keys}
         made = {name: self.value(value, block) for name, value in columns}
         block.columns = {**grouped, **made}
+        for name, value in keys:
+            if isinstance(value, n.Const) and value.value is not None:  # SQL would take a parameter for a place
+                grouped[name] = block.columns[name] = Text(f"coalesce({grouped[name].sql})", grouped[name].kind)
         block.group = [text.sql for text in grouped.values()]
         block.order = []
         return block

@@ -157,3 +157,12 @@ def test_settings_are_whole_numbers(asked: Callable[[], object]) -> None:
 def test_a_column_has_a_name(lake: Lake) -> None:
     with pytest.raises(InvalidInputError, match="the name of a column is empty"):
         lake.runs.select(**{"": lit(1)})
+
+
+def test_constants_order_and_group_nothing(lake: Lake) -> None:
+    for value in (1, "x", None, 1.5):
+        assert rows(lake.runs.group_by(x=lit(value)).count()) == [{"x": value, "count": 4}]
+        assert rows(lake.runs.where(lit(False)).group_by(x=lit(value)).count()) == []
+        ordered = lake.runs.order_by(lit(value), col("name").desc(), lit(value))
+        assert [row["name"] for row in rows(ordered)] == ["n3", "n2", "n1", "n0"]
+        assert lake.runs.distinct("experiment", order_by=lit(value)).count() == 1
