@@ -166,3 +166,10 @@ def test_constants_order_and_group_nothing(lake: Lake) -> None:
         ordered = lake.runs.order_by(lit(value), col("name").desc(), lit(value))
         assert [row["name"] for row in rows(ordered)] == ["n3", "n2", "n1", "n0"]
         assert lake.runs.distinct("experiment", order_by=lit(value)).count() == 1
+
+
+def test_a_condition_on_a_union_sees_floats_where_one_side_has_them(lake: Lake) -> None:
+    one = lake.runs.where(col("run_id") == "r1")
+    both = one.select(x=lit(1), y=lit(1.5)).union(one.select(y=lit(2), x=lit(0.5)))
+    assert rows(both.where(col("x").cast(str) == "1.0").select("x", "y")) == [{"x": 1.0, "y": 1.5}]
+    assert rows(both.where(col("y").cast(str) == "2.0").select("x", "y")) == [{"x": 0.5, "y": 2.0}]
