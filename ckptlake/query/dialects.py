@@ -194,13 +194,15 @@ class DuckDB:
         return f"quantile_cont({self.as_float(value)}, {fraction!r}){self._numbers_only(value)}{over}"
 
     def _agg_arg_min(self, value: Text, by: Text, *, over: Over) -> str:
-        return f"arg_min({value.sql}, ROW({by.sql}, {value.sql})){self._known_only(by)}{over}"
+        return f"arg_min_null({value.sql}, ROW({by.sql}, {value.sql})){self._known_only(by)}{over}"
 
     def _agg_arg_max(self, value: Text, by: Text, *, over: Over) -> str:
-        backwards = {"int": f"-{by.sql}", "float": f"-{by.sql}", "time": f"-epoch_us({by.sql})"}.get(by.kind)
+        backwards = {"int": f"-CAST({by.sql} AS HUGEINT)", "float": f"-{by.sql}", "time": f"-epoch_us({by.sql})"}.get(
+            by.kind
+        )
         if backwards is None:
-            return f"arg_max({value.sql}, ROW({by.sql}, {value.sql})){self._known_only(by)}{over}"
-        return f"arg_min({value.sql}, ROW({backwards}, {value.sql})){self._known_only(by)}{over}"
+            return f"arg_max_null({value.sql}, ROW({by.sql}, {value.sql})){self._known_only(by)}{over}"
+        return f"arg_min_null({value.sql}, ROW({backwards}, {value.sql})){self._known_only(by)}{over}"
 
     def _known_only(self, by: Text) -> str:
         is_number = f" AND NOT isnan({by.sql})" if by.kind == "float" else ""

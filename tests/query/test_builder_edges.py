@@ -173,3 +173,12 @@ def test_a_condition_on_a_union_sees_floats_where_one_side_has_them(lake: Lake) 
     both = one.select(x=lit(1), y=lit(1.5)).union(one.select(y=lit(2), x=lit(0.5)))
     assert rows(both.where(col("x").cast(str) == "1.0").select("x", "y")) == [{"x": 1.0, "y": 1.5}]
     assert rows(both.where(col("y").cast(str) == "2.0").select("x", "y")) == [{"x": 0.5, "y": 2.0}]
+
+
+def test_the_first_row_counts_even_if_it_has_no_value(lake: Lake) -> None:
+    parent = col("parent_run_id")
+    found = lake.runs.agg(
+        first=parent.first("name"), last=parent.last(col("name").length()), low=parent.arg_min(-lit(1.0))
+    )
+    assert rows(found) == [{"first": None, "last": "r0", "low": "r0"}]
+    assert rows(lake.runs.agg(x=lit(1).arg_max(lit(-(2**63)) + col("attempt") - 1))) == [{"x": 1}]
