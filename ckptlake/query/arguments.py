@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ckptlake._internal.names import check_text
+from ckptlake._internal.names import check_name
 from ckptlake.errors import InvalidInputError
 from ckptlake.query import nodes as n
 from ckptlake.query.expressions import as_column
@@ -16,7 +16,7 @@ def named_values(columns: Sequence[object], named: dict[str, object]) -> tuple[n
     for column in columns:
         expression = as_column(column)
         made.append((expression.name or shown(expression.node), expression.node))
-    made += [(check_text("the name of a column", name), as_column(value).node) for name, value in named.items()]
+    made += [(check_name("the name of a column", name), as_column(value).node) for name, value in named.items()]
     return tuple(made)
 
 

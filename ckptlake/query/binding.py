@@ -192,8 +192,7 @@ class _Binder:
         kinds = {
             name: kind_of_call("coalesce", [kind, other[name]], f"union of {name!r}") for name, kind in schema.items()
         }
-        ordered = n.Project(second, tuple((name, n.Column(name)) for name in schema))
-        return n.Union(first, ordered), kinds
+        return n.Union(_as_kinds(first, schema, kinds), _as_kinds(second, other, kinds)), kinds
 
     # -- values
 
@@ -349,6 +348,15 @@ class _Binder:
                 kinds = [cls.kind(branch, schema) for _, branch in branches] + [cls.kind(default, schema)]
                 return kind_of_call("coalesce", kinds, "when(...)")
         raise AssertionError(value)
+
+
+def _as_kinds(side: n.Table, schema: Schema, kinds: Schema) -> n.Table:
+    """Return a side of a union with its columns in order, integers as floats where the other side has floats."""
+    columns = {
+        name: n.Cast(n.Column(name), kind) if (schema[name], kind) == ("int", "float") else n.Column(name)
+        for name, kind in kinds.items()
+    }
+    return n.Project(side, tuple(columns.items()))
 
 
 def _read_as(param: n.Param, kinds: set[str]) -> n.Param:

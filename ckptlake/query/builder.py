@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
-from ckptlake._internal.names import check_experiment, check_text
+from ckptlake._internal.names import check_experiment, check_name
 from ckptlake.errors import InvalidInputError
 from ckptlake.query import nodes as n
 from ckptlake.query.arguments import named_values, positive, whole
@@ -100,7 +100,7 @@ class Query:
 
     def rename(self, **names: str) -> Query:
         """Give columns other names: ``rename(old="new")``."""
-        checked = tuple((old, check_text("the name of a column", new)) for old, new in names.items())
+        checked = tuple((old, check_name("the name of a column", new)) for old, new in names.items())
         return self._with(n.Rename(self._table, checked))
 
     def drop(self, *names: str) -> Query:

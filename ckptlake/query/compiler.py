@@ -72,7 +72,7 @@ class _Writer:
     def __init__(self, dialect: DuckDB) -> None:
         self._dialect = dialect
         self.values: dict[str, object] = {}
-        self._known: dict[n.Const, str] = {}
+        self._known: dict[tuple[str, str], str] = {}
         self._tables = 0
 
     # -- tables
@@ -100,7 +100,8 @@ class _Writer:
                 block = self.block(source)
                 if block.limit or (block.is_distinct and not all(isinstance(key.value, n.Column) for key in keys)):
                     block = self._wrapped(block)
-                block.order = [*(self._order(key, block) for key in keys), *block.order]
+                told = [key for key in keys if not isinstance(key.value, n.Const)]
+                block.order = [*(self._order(key, block) for key in told), *block.order]
                 return block
             case n.Slice(source, length, offset):
                 block = self.block(source)
@@ -181,6 +182,9 @@ class _Writer:
         grouped = {name: self.value(value, block) for name, value in keys}
         made = {name: self.value(value, block) for name, value in columns}
         block.columns = {**grouped, **made}
+        for name, value in keys:
+            if isinstance(value, n.Const) and value.value is not None:  # SQL would take a parameter for a place
+                grouped[name] = block.columns[name] = Text(f"coalesce({grouped[name].sql})", grouped[name].kind)
         block.group = [text.sql for text in grouped.values()]
         block.order = []
         return block
@@ -337,11 +341,12 @@ class _Writer:
         return Text(f"{inner.function}({', '.join(arg.sql for arg in args)}){over}", kind)
 
     def _bound(self, const: n.Const) -> str:
-        if const not in self._known:
+        key = (const.kind, repr(const.value))  # 0.0 equals -0.0, but is another value
+        if key not in self._known:
             name = f"p{len(self._known)}"
-            self._known[const] = name
+            self._known[key] = name
             self.values[name] = list(const.value) if isinstance(const.value, tuple) else const.value
-        return f"${self._known[const]}"
+        return f"${self._known[key]}"
 
     # -- text
 

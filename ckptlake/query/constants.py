@@ -32,6 +32,17 @@ def constant(value: Any) -> Const:
     return Const.of(value)
 
 
+def setting(what: str, value: object) -> int:
+    """Return a whole number that a function takes beside its values.
+
+    Raises:
+        InvalidInputError: it is something else.
+    """
+    if type(value) is not int or not -(2**31) <= value < 2**31:
+        raise InvalidInputError(f"{what} takes a whole number of 32 bits, got {value!r:.40}")
+    return value
+
+
 @runtime_checkable
 class Unfinished(Protocol):
     """Something that is written on the way to a value."""

@@ -39,6 +39,8 @@ class DuckDB:
     def call(self, function: str, args: Sequence[Text]) -> str:
         """Return a function of values in one row."""
         texts = [arg.sql for arg in args]
+        if function in ("add", "sub", "mul") and all(arg.kind == "int" for arg in args):
+            return f"(CAST({texts[0]} AS BIGINT) {_OPERATORS[function]} {texts[1]})"  # small ones are kept in 32 bits
         if function in _OPERATORS:
             return f"({texts[0]} {_OPERATORS[function]} {texts[1]})"
         if function in ("and", "or"):
@@ -88,14 +90,25 @@ class DuckDB:
         return f"({self.as_float(left)} / {self.as_float(right)})"
 
     def _floordiv(self, left: Text, right: Text) -> str:
+        rest, is_apart, right_sql = self._division(left, right)
         if "float" in (left.kind, right.kind):
-            return f"floor({self._div(left, right)})"
-        return f"(({left.sql} - {self._mod(left, right)}) // {right.sql})"
+            left_sql = self.as_float(left)
+            whole = f"round(({left_sql} - {rest}) / {right_sql}) - CAST({is_apart} AS INTEGER)"
+            return f"(CASE WHEN {right_sql} = 0 THEN {left_sql} / {right_sql} ELSE {whole} END)"
+        return f"(({left.sql} // {right_sql}) - CAST({is_apart} AS BIGINT))"
 
     def _mod(self, left: Text, right: Text) -> str:
+        rest, is_apart, right_sql = self._division(left, right)
+        return f"({rest} + CASE WHEN {is_apart} THEN {right_sql} ELSE 0 END)"
+
+    def _division(self, left: Text, right: Text) -> tuple[str, str, str]:
+        """Return what SQL leaves of a division, whether its sign is not the divisor's, and the divisor."""
         if "float" in (left.kind, right.kind):
-            return f"({left.sql} - {right.sql} * floor({self._div(left, right)}))"
-        return f"((({left.sql} % {right.sql}) + {right.sql}) % {right.sql})"
+            left_sql, right_sql = self.as_float(left), self.as_float(right)
+        else:  # an integer divided by 0 is null
+            left_sql, right_sql = f"CAST({left.sql} AS BIGINT)", f"nullif({right.sql}, 0)"
+        rest = f"({left_sql} % {right_sql})"
+        return rest, f"(sign({rest}) * sign({right_sql}) < 0)", right_sql
 
     def _pow(self, left: Text, right: Text) -> str:
         return f"power({self.as_float(left)}, {self.as_float(right)})"
@@ -163,7 +176,8 @@ class DuckDB:
         if value.kind != "float":
             return f"stddev_samp({x}){over}"
         return (
-            f"CASE WHEN count(*) FILTER (NOT isfinite({x})){over} > 0 THEN {self.number(math.nan)} "
+            f"CASE WHEN count({x}){over} < 2 THEN NULL "
+            f"WHEN count(*) FILTER (NOT isfinite({x})){over} > 0 THEN {self.number(math.nan)} "
             f"ELSE stddev_samp({x}) FILTER (isfinite({x})){over} END"
         )
 
@@ -180,13 +194,15 @@ class DuckDB:
         return f"quantile_cont({self.as_float(value)}, {fraction!r}){self._numbers_only(value)}{over}"
 
     def _agg_arg_min(self, value: Text, by: Text, *, over: Over) -> str:
-        return f"arg_min({value.sql}, ROW({by.sql}, {value.sql})){self._known_only(by)}{over}"
+        return f"arg_min_null({value.sql}, ROW({by.sql}, {value.sql})){self._known_only(by)}{over}"
 
     def _agg_arg_max(self, value: Text, by: Text, *, over: Over) -> str:
-        backwards = {"int": f"-{by.sql}", "float": f"-{by.sql}", "time": f"-epoch_us({by.sql})"}.get(by.kind)
+        backwards = {"int": f"-CAST({by.sql} AS HUGEINT)", "float": f"-{by.sql}", "time": f"-epoch_us({by.sql})"}.get(
+            by.kind
+        )
         if backwards is None:
-            return f"arg_max({value.sql}, ROW({by.sql}, {value.sql})){self._known_only(by)}{over}"
-        return f"arg_min({value.sql}, ROW({backwards}, {value.sql})){self._known_only(by)}{over}"
+            return f"arg_max_null({value.sql}, ROW({by.sql}, {value.sql})){self._known_only(by)}{over}"
+        return f"arg_min_null({value.sql}, ROW({backwards}, {value.sql})){self._known_only(by)}{over}"
 
     def _known_only(self, by: Text) -> str:
         is_number = f" AND NOT isnan({by.sql})" if by.kind == "float" else ""

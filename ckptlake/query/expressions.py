@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NoReturn
 
-from ckptlake._internal.names import check_text
+from ckptlake._internal.names import check_name
 from ckptlake.errors import InvalidInputError
-from ckptlake.query.constants import Unfinished, constant
+from ckptlake.query.constants import Unfinished, constant, setting
 from ckptlake.query.nodes import (
     Aggregate,
     Call,
@@ -54,7 +54,7 @@ class Expr:
 
     def alias(self, name: str) -> Expr:
         """Give it a name, that of its column."""
-        return Expr(self.node, check_text("the name of a column", name))
+        return Expr(self.node, check_name("the name of a column", name))
 
     # -- comparing
 
@@ -196,7 +196,7 @@ class Expr:
 
     def round(self, digits: int = 0) -> Expr:
         """Round to some decimals, halves away from zero."""
-        return self._call("round", digits)
+        return self._call("round", setting("round", digits))
 
     def floor(self) -> Expr:
         return self._call("floor")
@@ -303,11 +303,11 @@ class Expr:
 
     def lag(self, rows: int = 1) -> Expr:
         """Return the value some rows before; needs `over(..., order_by=...)`."""
-        return Expr(Window(Call("lag", (self.node, Const.of(rows)))), self.name)
+        return Expr(Window(Call("lag", (self.node, Const.of(setting("lag", rows))))), self.name)
 
     def lead(self, rows: int = 1) -> Expr:
         """Return the value some rows later; needs `over(..., order_by=...)`."""
-        return Expr(Window(Call("lead", (self.node, Const.of(rows)))), self.name)
+        return Expr(Window(Call("lead", (self.node, Const.of(setting("lead", rows))))), self.name)
 
     def rolling_mean(self, rows: int) -> Expr:
         """Return the mean of this row and those before, `rows` in all; needs `over(..., order_by=...)`."""
@@ -387,7 +387,7 @@ def as_order(value: object) -> Order:
 
 def column(name: str) -> Expr:
     """Return a column by its name."""
-    return Expr(Column(check_text("the name of a column", name)), name)
+    return Expr(Column(check_name("the name of a column", name)), name)
 
 
 def as_column(value: object) -> Expr:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 
 import pytest
 
 import ckptlake
-from ckptlake import Capture, InvalidInputError, Lake, Query, col, lit, metric, param, row_number
+from ckptlake import Capture, InvalidInputError, Lake, Query, QueryError, col, lit, metric, param, row_number
 
 
 @pytest.fixture(scope="module")
@@ -99,3 +100,85 @@ def test_windows_stand_anywhere(lake: Lake) -> None:
     assert rows(both.select("name")) == [{"name": "n1"}]
     with pytest.raises(InvalidInputError, match=r"row_number\(\)\.over\(\.\.\.\) has many values in a group"):
         lake.runs.group_by("experiment").agg(x=place).sql()
+
+
+NUMBERS: tuple[int | float, ...] = (-(2**63), -7, -1, 0, 3, 2**63 - 1, -7.5, -0.1, 0.1, 1.0, 1e300, math.inf, -math.inf)
+
+
+@pytest.mark.parametrize("divisor", [number for number in NUMBERS if number])
+def test_whole_quotients_and_rests_are_those_of_python(lake: Lake, divisor: float) -> None:
+    numbers = [number for number in NUMBERS if (number, divisor) != (-(2**63), -1)]
+    asked = {
+        f"{which}{i}": (lit(x) // divisor, lit(x) % divisor)[which] for i, x in enumerate(numbers) for which in (0, 1)
+    }
+    found = rows(lake.runs.select(**asked).limit(1))[0]
+    for i, number in enumerate(numbers):
+        told = (number, divisor)
+        assert (found[f"0{i}"], found[f"1{i}"]) == pytest.approx((number // divisor, number % divisor), nan_ok=True), (
+            told
+        )
+
+
+def test_a_division_by_zero_leaves_no_whole_number_and_an_infinite_float(lake: Lake) -> None:
+    asked = {"a": lit(5) // 0, "b": lit(5) % 0, "c": lit(5.0) // 0, "d": lit(5.0) % 0, "e": lit(-5) / 0}
+    found = rows(lake.runs.select(**asked).limit(1))[0]
+    assert list(found.values()) == pytest.approx([None, None, math.inf, math.nan, -math.inf], nan_ok=True)
+
+
+def test_integers_have_64_bits(lake: Lake) -> None:
+    big = 2_000_000_000
+    found = lake.runs.select(
+        a=lit(big) + big, b=col("attempt") * big * 4, c=lit(-big) - big, d=lit(big) * col("attempt") * 3
+    )
+    assert rows(found.limit(1)) == [{"a": 2 * big, "b": 4 * big, "c": -2 * big, "d": 3 * big}]
+    with pytest.raises(QueryError, match="Overflow in addition of INT64"):
+        rows(lake.runs.select(x=lit(2**63 - 1) + 1))
+    with pytest.raises(QueryError, match="value nan can't be cast"):
+        rows(lake.runs.select(x=lit(math.nan).cast(int)))
+
+
+def test_one_value_has_no_spread_even_if_it_is_none(lake: Lake) -> None:
+    one = lake.runs.where(col("run_id") == "r1").select(x=lit(math.nan))
+    assert rows(one.agg(col("x").std())) == [{"x_std": None}]
+    assert rows(one.union(one).agg(col("x").std().cast(str))) == [{"x_std": "nan"}]
+
+
+def test_a_negative_zero_keeps_its_sign(lake: Lake) -> None:
+    found = lake.runs.select(a=lit(1.0) / lit(0.0), b=lit(1.0) / lit(-0.0)).limit(1)
+    assert rows(found) == [{"a": math.inf, "b": -math.inf}]
+
+
+@pytest.mark.parametrize("asked", [lambda: lit(1.5).round("x"), lambda: lit(1).round(1.5), lambda: col("x").lag(None)])  # type: ignore[arg-type]
+def test_settings_are_whole_numbers(asked: Callable[[], object]) -> None:
+    with pytest.raises(InvalidInputError, match="takes a whole number"):
+        asked()
+
+
+def test_a_column_has_a_name(lake: Lake) -> None:
+    with pytest.raises(InvalidInputError, match="the name of a column is empty"):
+        lake.runs.select(**{"": lit(1)})
+
+
+def test_constants_order_and_group_nothing(lake: Lake) -> None:
+    for value in (1, "x", None, 1.5):
+        assert rows(lake.runs.group_by(x=lit(value)).count()) == [{"x": value, "count": 4}]
+        assert rows(lake.runs.where(lit(False)).group_by(x=lit(value)).count()) == []
+        ordered = lake.runs.order_by(lit(value), col("name").desc(), lit(value))
+        assert [row["name"] for row in rows(ordered)] == ["n3", "n2", "n1", "n0"]
+        assert lake.runs.distinct("experiment", order_by=lit(value)).count() == 1
+
+
+def test_a_condition_on_a_union_sees_floats_where_one_side_has_them(lake: Lake) -> None:
+    one = lake.runs.where(col("run_id") == "r1")
+    both = one.select(x=lit(1), y=lit(1.5)).union(one.select(y=lit(2), x=lit(0.5)))
+    assert rows(both.where(col("x").cast(str) == "1.0").select("x", "y")) == [{"x": 1.0, "y": 1.5}]
+    assert rows(both.where(col("y").cast(str) == "2.0").select("x", "y")) == [{"x": 0.5, "y": 2.0}]
+
+
+def test_the_first_row_counts_even_if_it_has_no_value(lake: Lake) -> None:
+    parent = col("parent_run_id")
+    found = lake.runs.agg(
+        first=parent.first("name"), last=parent.last(col("name").length()), low=parent.arg_min(-lit(1.0))
+    )
+    assert rows(found) == [{"first": None, "last": "r0", "low": "r0"}]
+    assert rows(lake.runs.agg(x=lit(1).arg_max(lit(-(2**63)) + col("attempt") - 1))) == [{"x": 1}]
