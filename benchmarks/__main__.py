@@ -18,7 +18,9 @@ BENCHMARKS = {
     "opening": "opening a lake of many runs and starting one more",
     "best_values": "best and last values of all runs",
     "one_curve": "one curve out of all points",
+    "cached": "the same question asked again",
     "checkpoints": "saving, loading, storing and finding checkpoints",
+    "search": "searching the texts of very many runs",
     "writers": "many commits by many processes",
 }
 

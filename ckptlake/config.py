@@ -9,6 +9,7 @@ from ckptlake.errors import InvalidInputError
 
 _MOST = 1e9
 _MOST_BYTES = 1e15
+_MAY_BE_ZERO = frozenset({"result_cache_bytes", "result_cache_disk_bytes"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +55,9 @@ class Settings:
             what does not fit.
         compress_checkpoints: compress the older checkpoints of a run in the background after each save; the newest
             stays uncompressed.
+        result_cache_bytes: memory for answers of `lake.sql` that may be asked for again; 0 switches the cache off.
+        result_cache_on_disk: keep them in the lake's directory as well, for other processes and later ones.
+        result_cache_disk_bytes: disk space for them; 0 for none.
 
     >>> Settings(commit_interval_s=5).commit_interval_s
     5
@@ -70,6 +74,9 @@ class Settings:
     system_interval_s: float = 15.0
     max_staging_bytes: int = 16 << 30
     compress_checkpoints: bool = False
+    result_cache_bytes: int = 256 << 20
+    result_cache_on_disk: bool = False
+    result_cache_disk_bytes: int = 1 << 30
 
     def __post_init__(self) -> None:
         if self.parquet_profile not in ("compact", "portable"):
@@ -77,5 +84,7 @@ class Settings:
         for field in fields(self):
             value = getattr(self, field.name)
             most = _MOST_BYTES if field.name.endswith("_bytes") else _MOST
+            if field.name in _MAY_BE_ZERO and value == 0:
+                continue
             if isinstance(value, int | float) and not isinstance(value, bool) and not 0 < value <= most:
                 raise InvalidInputError(f"{field.name} must lie between 0 and {most:.0e}, got {value!r}")

@@ -12,9 +12,9 @@ from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 from ckptlake._internal.names import check_experiment
-from ckptlake.asking import Asking
 from ckptlake.config import Capture, Settings
 from ckptlake.errors import CkptlakeError, InvalidInputError, ReadOnlyLakeError, RunNotFoundError
+from ckptlake.reading import Reading
 from ckptlake.tables.layout import Layout, check_root, create_lake, read_identity
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def open(path: str | os.PathLike[str] | None = None, *, create: bool = True, set
     return Lake(path, create=create, settings=settings)
 
 
-class Lake(Asking):
+class Lake(Reading):
     """An opened lake. Reading needs no permission to write and starts no thread; logging does both.
 
     Close it, or use it as a context manager, to commit what is still pending.
@@ -160,7 +160,8 @@ class Lake(Asking):
         """All checkpoints of the lake: find, open, load, name, verify, prune them."""
         from ckptlake.catalog import Checkpoints
 
-        return Checkpoints(self._checkpoint_store, self.sql, self._get_writer)
+        ask, query = self.sql, lambda: self._query("checkpoints")
+        return Checkpoints(self._checkpoint_store, ask, self._get_writer, query)
 
     @cached_property
     def _checkpoint_store(self) -> CheckpointStore:

@@ -63,6 +63,20 @@ def write_once(path: Path, payload: bytes) -> bool:
     return True
 
 
+def write_anew(path: Path, payload: bytes) -> None:
+    """Write a file in the place of what is there, in one step."""
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        write_all(descriptor, payload)
+        os.fsync(descriptor)
+        partial.rename(path)
+    finally:
+        os.close(descriptor)
+        partial.unlink(missing_ok=True)
+    sync_directory(path.parent)
+
+
 @contextmanager
 def storage_errors(action: str, path: Path, then: str = _TRY_AGAIN) -> Iterator[None]:
     """Turn the operating system's refusals into errors that say what to do, and what then.

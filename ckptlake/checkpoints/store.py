@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-import secrets
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from ckptlake._internal.files import storage_errors, sync_directory, write_all, write_once
+from ckptlake._internal.files import storage_errors, sync_directory, write_anew, write_once
 from ckptlake._internal.ids import check_run_id
 from ckptlake.checkpoints.checksums import quick_key
 from ckptlake.checkpoints.gate import Gate
@@ -146,17 +145,7 @@ class CheckpointStore:
 
     def replace_manifest(self, manifest: Manifest) -> None:
         """Put a manifest in the place of an older one of the same checkpoint, in one step."""
-        path = self.manifest_path(manifest.checkpoint_id)
-        partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-        try:
-            write_all(descriptor, manifest.encode())
-            os.fsync(descriptor)
-            partial.rename(path)
-        finally:
-            os.close(descriptor)
-            partial.unlink(missing_ok=True)
-        sync_directory(path.parent)
+        write_anew(self.manifest_path(manifest.checkpoint_id), manifest.encode())
 
     def _scan(self) -> Iterator[Blob]:
         """Yield every tensor that some manifest says is in a pack."""

@@ -294,8 +294,8 @@ class Query:
         return rows
 
     def batches(self, rows: int = 65_536) -> Iterator[pa.RecordBatch]:
-        """Yield the rows in batches of at most so many."""
-        yield from self.to_arrow().to_batches(max_chunksize=positive("batches", rows))
+        """Yield the rows in batches of at most so many, computed as they are asked for, in little memory."""
+        return self._session.stream(self._table, positive("batches", rows))
 
     def count(self) -> int:
         """Return how many rows there are."""

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import pyarrow as pa
 
+import ckptlake
 from ckptlake.errors import DamagedTableError, QueryError
 from ckptlake.query import checkpoint_views, views
+from ckptlake.query.answers import Answer
 from ckptlake.query.folded import SCHEMA, FoldedTables, create_folded
 from ckptlake.query.history import Folding
 from ckptlake.query.names import escape_glob, quote
@@ -22,6 +24,7 @@ from ckptlake.query.questions import Folds, Question, Shape, root_of
 from ckptlake.query.scans import POINTS, SCANNED, Scan
 from ckptlake.query.sources import Sources
 from ckptlake.query.views import ScanShape
+from ckptlake.query.volatility import is_repeatable
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection, DuckDBPyRelation
@@ -32,6 +35,7 @@ _SETTINGS = (
     "SET autoload_known_extensions = false",
     "SET disabled_optimizers = 'partitioned_execution'",
 )
+_HARMLESS = {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN}
 _PARSED_QUERIES = 256
 _KEPT_DESKS = 4
 _SIMPLE_VIEWS = {
@@ -57,6 +61,8 @@ class Engine:
         self._connection: DuckDBPyConnection | None = None
         self._lock = threading.Lock()
         self._parse = lru_cache(maxsize=_PARSED_QUERIES)(self._parsed)
+        self._judge = lru_cache(maxsize=_PARSED_QUERIES)(self._judged)
+        self._is_altered = False
         self._needs: dict[tuple[str, frozenset[tuple[str, str]]], Needs | None] = {}
         self._desks: dict[Shape, list[Desk]] = {}
         self._settled, self._recent = (FoldedTables(name, self._cursor) for name in ("settled", "recent"))
@@ -96,10 +102,29 @@ class Engine:
         tree: dict[str, Any] = json.loads(rows[0][0])
         return tree
 
-    def run(
+    def versions(self) -> dict[str, str]:
+        """Return what computes the answers, with versions."""
+        return {"ckptlake": ckptlake.__version__, "duckdb": duckdb.__version__, "pyarrow": pa.__version__}
+
+    @property
+    def is_altered(self) -> bool:
+        """Whether a statement was run that may have changed what later ones mean, such as SET or CREATE MACRO."""
+        return self._is_altered
+
+    def is_repeatable(self, query: str) -> bool:
+        """Return whether `query` has the same answer whenever it is asked of the same rows, as far as is known."""
+        return not self._is_altered and self._judge(query)
+
+    def _judged(self, query: str) -> bool:
+        try:
+            return is_repeatable(self._parse(query))
+        except RecursionError:
+            return False
+
+    def answer(
         self, query: str, values: Mapping[str, object], sources: Sources, wanted: frozenset[str], *, reads_only: bool
-    ) -> DuckDBPyRelation:
-        """Run `query` on the named views of `sources` and return its result as a relation of its own.
+    ) -> Answer:
+        """Run `query` on the named views of `sources` and return its result.
 
         Args:
             query: the SQL.
@@ -112,6 +137,8 @@ class Engine:
             QueryError: DuckDB refused the query.
             DamagedTableError: a data file that it needs is missing or damaged.
         """
+        if not reads_only and not self._is_altered:
+            self._is_altered = self._may_alter(query)
         folding = sources.folding if "checkpoints" in wanted else None
         settled_events, recent_events = (folding.settled, folding.recent) if folding is not None else (None, None)
         with (
@@ -120,13 +147,22 @@ class Engine:
             self._recent.lent(recent_events) as recent,
         ):
             question = Question(sources, wanted, Folds(settled, recent))
-            table, kinds = self._fetch(query, values, question, reads_only=reads_only)
-        relation = self._cursor().from_arrow(table)
-        return _with_whole_numbers(relation, kinds) if "HUGEINT" in kinds else relation
+            return self._fetch(query, values, question, reads_only=reads_only)
 
-    def _fetch(
-        self, query: str, values: Mapping[str, object], question: Question, *, reads_only: bool
-    ) -> tuple[pa.Table, list[str]]:
+    def relation(self, answer: Answer) -> DuckDBPyRelation:
+        """Return an answer as a relation of its own."""
+        relation = self._cursor().from_arrow(answer.rows)
+        return _with_whole_numbers(relation, answer.kinds) if "HUGEINT" in answer.kinds else relation
+
+    def _may_alter(self, query: str) -> bool:
+        with self._cursor() as cursor:
+            try:
+                kinds = {statement.type for statement in cursor.extract_statements(query)}
+            except duckdb.Error:
+                return False
+        return not kinds <= _HARMLESS or (duckdb.StatementType.EXPLAIN in kinds and "analyze" in query.lower())
+
+    def _fetch(self, query: str, values: Mapping[str, object], question: Question, *, reads_only: bool) -> Answer:
         shape = Shape.of(question)
         may_be_kept = reads_only and "runs_wide" not in question.wanted
         desk = self._take(shape) if may_be_kept else None
@@ -156,7 +192,7 @@ class Engine:
         question = Question(Sources({}, {POINTS.name: scan}), frozenset({"metrics"}))
         with _explained(question.sources), self._cursor() as cursor:
             Desk(cursor, Shape.of(question), question)
-            return _fetch(cursor, f"SELECT * FROM metrics SEMI JOIN {POINTS.repeated} USING (run_id, metric)", {})[0]
+            return _fetch(cursor, f"SELECT * FROM metrics SEMI JOIN {POINTS.repeated} USING (run_id, metric)", {}).rows
 
 
 class Desk:
@@ -236,6 +272,22 @@ def connection_with(sources: Sources, wanted: frozenset[str]) -> DuckDBPyConnect
     return connection
 
 
+def stream(query: str, values: Mapping[str, object], sources: Sources, rows: int) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a query in batches of at most `rows`, computed as they are asked for.
+
+    Raises:
+        QueryError: DuckDB refused the query.
+        DamagedTableError: a data file that it needs is missing or damaged.
+    """
+    wanted = frozenset(view for view, tables in views.DEPENDS.items() if sources.has(tables))
+    connection = connection_with(sources, wanted - {"runs_wide"})
+    try:
+        with _explained(sources):
+            yield from connection.sql(query, params=dict(values) or None).to_arrow_reader(rows)
+    finally:
+        connection.close()
+
+
 def _folds_on(connection: DuckDBPyConnection, folding: Folding | None) -> Folds:
     if folding is None:
         return Folds()
@@ -264,12 +316,11 @@ def _wide_columns(cursor: DuckDBPyConnection) -> views.WideColumns:
     return views.WideColumns(kinds, [name for (name,) in metrics], [name for (name,) in directed])
 
 
-def _fetch(cursor: DuckDBPyConnection, query: str, values: Mapping[str, object]) -> tuple[pa.Table, list[str]]:
-    """Return a query's rows and DuckDB's types of its columns."""
+def _fetch(cursor: DuckDBPyConnection, query: str, values: Mapping[str, object]) -> Answer:
     relation = cursor.sql(query, params=dict(values) or None)
     if relation is None:
-        return pa.table({"Count": pa.array([], pa.int64())}), ["BIGINT"]
-    return relation.to_arrow_table(), [str(kind) for kind in relation.types]
+        return Answer(pa.table({"Count": pa.array([], pa.int64())}), ("BIGINT",))
+    return Answer(relation.to_arrow_table(), tuple(str(kind) for kind in relation.types))
 
 
 @contextmanager

@@ -58,7 +58,7 @@ class Folding:
 
 @dataclass(frozen=True, slots=True)
 class HistoryRows:
-    """The rows of both tables at one moment, by table: those of each committed file, and those not committed."""
+    """The rows of tables at one moment, by table: those of each committed file, and those not committed."""
 
     files: Mapping[str, Mapping[str, pa.Table]]
     live: Mapping[str, pa.Table]

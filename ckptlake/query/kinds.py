@@ -77,6 +77,8 @@ def kind_of_call(function: str, kinds: Sequence[str], told: str) -> str:
 
 
 def _of_arithmetic(function: str, known: Sequence[str], told: str) -> str:
+    if function not in _NUMBER_OF_NUMBERS | _FLOAT_OF_NUMBER:
+        raise InvalidInputError(f"{told}: there is no function {function!r:.40}")
     if function in ("add", "sub") and set(known) - NUMERIC:
         kinds = tuple(known)
         if kinds in (("time", "duration"), ("duration", "time"), ("date", "duration")):
@@ -90,7 +92,6 @@ def _of_arithmetic(function: str, known: Sequence[str], told: str) -> str:
     _check(known, NUMERIC, f"{told}: only numbers can be calculated with", "cast(float) makes a number")
     if function in _FLOAT_OF_NUMBER:
         return "float"
-    assert function in _NUMBER_OF_NUMBERS, function
     return _widest(known)
 
 
@@ -110,6 +111,8 @@ def kind_of_aggregate(function: str, kinds: Sequence[str], told: str) -> str:
     if function in ("mean", "std", "quantile", "ema", "sum"):
         _check([k for k in kinds if k != "null"], NUMERIC, f"{told}: only numbers have that", "cast(float) makes one")
         return kinds[0] if function == "sum" else "float"
+    if function not in ("min", "max", "arg_min", "arg_max"):
+        raise InvalidInputError(f"{told}: there is no aggregate {function!r:.40}")
     if kinds[-1] not in ORDERED | {"null"}:
         raise InvalidInputError(f"{told}: a {kinds[-1]} has no order")
     return kinds[0]

@@ -2,50 +2,95 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import cache
+from collections.abc import Callable, Hashable, Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING
 
+from ckptlake.errors import InvalidInputError
 from ckptlake.query.kinds import kind_of_duckdb
-from ckptlake.query.views import PARAM_KINDS
+from ckptlake.query.views import ALL_VIEWS, PARAM_KINDS, tables_of
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyRelation
 
 Ask = Callable[..., "DuckDBPyRelation"]
+Position = Callable[[frozenset[str]], Hashable]
+"""Returns what tells the rows of tables from what they are at other moments."""
+_TABLES = tables_of(["params", "tags", "summaries"])
 
 
-class KnownNames:
-    """Looks names up by asking the lake, each list at most once; a query asks a new one.
+class LoggedNames:
+    """What runs have logged, as it was at one moment; each list is asked for once."""
 
-    Args:
-        ask: runs SQL on the lake's views.
-        columns: the columns of views that were looked up before; views do not change.
-    """
-
-    def __init__(self, ask: Ask, columns: dict[str, Mapping[str, str]]) -> None:
+    def __init__(self, ask: Ask) -> None:
         self._ask = ask
-        self._columns = columns
-        self.params = cache(self._params)
-        self.tags = cache(self._tags)
-        self.metrics = cache(self._metrics)
 
-    def columns(self, view: str) -> Mapping[str, str]:
-        """Return the columns of a view with their kinds."""
+    @cached_property
+    def params(self) -> Mapping[str, str]:
+        rows = self._ask("SELECT key, bool_or(number IS NOT NULL) FROM params GROUP BY key").fetchall()
+        has_numbers = dict(rows)
+        kinds = self._ask(PARAM_KINDS).fetchall()
+        return {key: "mixed" if kind == "text" and has_numbers.get(key) else kind for key, kind in kinds}
+
+    @cached_property
+    def tags(self) -> tuple[str, ...]:
+        return tuple(key for (key,) in self._ask("SELECT DISTINCT key FROM tags").fetchall())
+
+    @cached_property
+    def metrics(self) -> tuple[str, ...]:
+        return tuple(name for (name,) in self._ask("SELECT DISTINCT metric FROM summaries").fetchall())
+
+
+class NameBook:
+    """The names of one lake; what was looked up serves until somebody logs something."""
+
+    def __init__(self) -> None:
+        self._columns: dict[str, Mapping[str, str]] = {}
+        self._logged: tuple[Hashable, LoggedNames] | None = None
+
+    def columns(self, view: str, ask: Ask) -> Mapping[str, str]:
+        """Return the columns of a view with their kinds; views do not change."""
+        if view not in ALL_VIEWS:
+            raise InvalidInputError(f"there is no view {view!r:.40}; there are {', '.join(sorted(ALL_VIEWS))}")
         if view not in self._columns:
-            found = self._ask(f"SELECT * FROM {view} LIMIT 0")
+            found = ask(f"SELECT * FROM {view} LIMIT 0")
             kinds = (kind_of_duckdb(str(kind)) for kind in found.types)
             self._columns[view] = dict(zip(found.columns, kinds, strict=True))
         return self._columns[view]
 
-    def _params(self) -> Mapping[str, str]:
-        rows = self._ask("SELECT key, bool_or(number IS NOT NULL) FROM params GROUP BY key").fetchall()
-        has_numbers = dict(rows)
-        kinds = self._ask(PARAM_KINDS).fetchall()
-        return {key: "mixed" if kind == "text" and has_numbers[key] else kind for key, kind in kinds}
+    def logged(self, ask: Ask, position: Position) -> LoggedNames:
+        """Return what runs have logged up to now."""
+        key = position(_TABLES)
+        known = self._logged
+        if known is None or known[0] != key:
+            known = self._logged = (key, LoggedNames(ask))
+        return known[1]
 
-    def _tags(self) -> tuple[str, ...]:
-        return tuple(key for (key,) in self._ask("SELECT DISTINCT key FROM tags").fetchall())
 
-    def _metrics(self) -> tuple[str, ...]:
-        return tuple(name for (name,) in self._ask("SELECT DISTINCT metric FROM summaries").fetchall())
+class KnownNames:
+    """The names that one query may use, all of one moment.
+
+    Args:
+        ask: runs SQL on the lake's views.
+        book: keeps what was looked up before.
+        position: tells whether that still holds; None where the past is asked.
+    """
+
+    def __init__(self, ask: Ask, book: NameBook, position: Position | None) -> None:
+        self._ask, self._book, self._position = ask, book, position
+
+    def columns(self, view: str) -> Mapping[str, str]:
+        return self._book.columns(view, self._ask)
+
+    @cached_property
+    def _logged(self) -> LoggedNames:
+        return LoggedNames(self._ask) if self._position is None else self._book.logged(self._ask, self._position)
+
+    def params(self) -> Mapping[str, str]:
+        return self._logged.params
+
+    def tags(self) -> tuple[str, ...]:
+        return self._logged.tags
+
+    def metrics(self) -> tuple[str, ...]:
+        return self._logged.metrics

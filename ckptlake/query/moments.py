@@ -37,3 +37,8 @@ class Moment:
         """Return what tells the rows of tables from what they are at other moments."""
         live = self.live
         return tuple((self.snapshots[name].version, live and live.position(name)) for name in tables)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether all rows are committed, so that other processes will find the same for as long as nobody writes."""
+        return self.live is None or not any(self.live.position(name) for name in self.snapshots)

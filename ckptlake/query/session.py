@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -11,13 +11,15 @@ from ckptlake.errors import InvalidInputError
 from ckptlake.query.binding import bind
 from ckptlake.query.compiler import Compiled, compile_query
 from ckptlake.query.dialects import DuckDB
-from ckptlake.query.known_names import KnownNames
+from ckptlake.query.known_names import KnownNames, NameBook, Position
 from ckptlake.query.nodes import Table
 from ckptlake.query.rewrites import rewrite
+from ckptlake.query.saved import SavedQueries
 from ckptlake.query.scoping import scope
 from ckptlake.types import Direction
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from duckdb import DuckDBPyRelation
 
     from ckptlake.query.sources import Sources
@@ -45,15 +47,17 @@ class Session:
     Attributes:
         ask: runs SQL on the lake's views.
         look: returns the files and rows that SQL would read.
-        columns: the columns of views that were looked up before.
+        position: returns what tells the rows of tables from what they are at other moments.
+        book: keeps the names that were looked up before.
         store: keeps saved queries.
         as_of: the past to read, or None for now.
     """
 
     ask: Callable[..., DuckDBPyRelation]
     look: Callable[[str, Mapping[str, object], Any], Sources]
-    columns: dict[str, Mapping[str, str]]
-    store: Any
+    position: Position
+    book: NameBook
+    store: SavedQueries
     as_of: AsOf = None
 
     def at(self, moment: AsOf) -> Session:
@@ -69,7 +73,7 @@ class Session:
 
     def names(self) -> KnownNames:
         """Return what may be named, as the lake is when it is asked."""
-        return KnownNames(self._run_named, self.columns)
+        return KnownNames(self._run_named, self.book, self.position if self.as_of is None else None)
 
     def varying_params(self) -> list[str]:
         """Return the params in which runs differ, or that some have and others do not."""
@@ -115,6 +119,14 @@ class Session:
         """Return the rows of a query."""
         compiled, _ = self.ready(table)
         return self.run(compiled.text, compiled.values)
+
+    def stream(self, table: Table, rows: int) -> Iterator[pa.RecordBatch]:
+        """Yield the rows of a query in batches, computed as they are asked for."""
+        from ckptlake.query.duck import stream
+
+        compiled, _ = self.ready(table)
+        sources = self.look(compiled.text, compiled.values, self.as_of)
+        return stream(compiled.text, compiled.values, sources, rows)
 
     def _rows_of(self, compiled: Compiled) -> Sequence[tuple[Any, ...]]:
         rows: Sequence[tuple[Any, ...]] = self.run(compiled.text, compiled.values).fetchall()

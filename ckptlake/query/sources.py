@@ -40,6 +40,10 @@ class Sources:
     scans: Mapping[str, Scan]
     folding: Folding | None = None
 
+    def has(self, tables: Iterable[str]) -> bool:
+        """Tell whether the rows of all these tables are here."""
+        return all(name in self.rows or name in self.scans for name in tables)
+
 
 class SourceReader:
     """Brings together snapshots and live rows, decoding each immutable file once."""
@@ -68,7 +72,11 @@ class SourceReader:
         Raises:
             VersionNotFoundError: a table cannot be read as of then.
         """
-        moment = self._moment(tables, as_of)
+        return self.read_at(self.moment(tables, as_of), alternatives)
+
+    def read_at(self, moment: Moment, alternatives: Alternatives | None = None) -> Sources:
+        """Return what is needed of the tables of a moment."""
+        tables = moment.snapshots.keys()
         wanted = {name: (alternatives or {}).get(name, ({},)) for name in SCANNED}
         rows = {name: self._rows(name, moment) for name in tables if name in self._held}
         scans: dict[str, Scan] = {}
@@ -81,14 +89,18 @@ class SourceReader:
             scans[TENSORS.name] = self._tensors.scan(moment, rows[CHECKPOINTS.name], wanted[TENSORS.name])
         for name, scan in scans.items():
             logger.debug("the question needs %d of %d files of %s", len(scan.files), scan.num_files, name)
-        folding = self._folding(moment, rows) if tables.issuperset(_HISTORY) else None
+        folding = self._folding(moment, rows) if tables >= set(_HISTORY) else None
         return Sources(rows, scans, folding)
 
-    def _moment(self, tables: Iterable[str], as_of: int | datetime | None) -> Moment:
-        """Return the live rows, read first, so that a segment committed meanwhile is in the snapshots, and those.
+    def moment(self, tables: Iterable[str], as_of: int | datetime | None = None) -> Moment:
+        """Return tables as they stand together now, or stood `as_of` a version of `metrics` or a moment.
 
-        Snapshots are taken in the reverse of the order in which commits write: where a checkpoint is seen, its
-        tensors are, and where a point is, its summary is.
+        Live rows are read first, so that a segment committed meanwhile is in the snapshots. These are taken in the
+        reverse of the order in which commits write: where a checkpoint is seen, its tensors are, and where a point is,
+        its summary is.
+
+        Raises:
+            VersionNotFoundError: a table cannot be read as of then.
         """
         live = self._read_live() if as_of is None else None
         moments = self._moments(tables, as_of)
@@ -111,16 +123,27 @@ class SourceReader:
         return rows if fresh is None else pa.concat_tables([rows, fresh])
 
     def _newest_events(self) -> tuple[Hashable, pa.Table]:
-        moment = self._moment([CHECKPOINTS.name], None)
+        moment = self.moment([CHECKPOINTS.name])
         return moment.position(CHECKPOINTS.name), self._rows(CHECKPOINTS.name, moment)
 
     def _folding(self, moment: Moment, rows: Mapping[str, pa.Table]) -> Folding:
         """Return the folding of a moment; that of the past is asked for seldom, so nothing of it is kept."""
         if moment.live is None:
             return Folding.of_all(rows)
-        files = {name: self._held[name].files(moment.snapshots[name]) for name in _HISTORY}
-        fresh = {name: found for name in _HISTORY if (found := moment.fresh(name)) is not None}
-        return self._history.folding(moment.position(*_HISTORY), HistoryRows(files, fresh))
+        return self._history.folding(moment.position(*_HISTORY), self.rows_by_file(moment, _HISTORY))
+
+    def newest(self, tables: Sequence[str]) -> Moment:
+        """Return the present moment of small tables, live rows included; nothing of their rows is read yet."""
+        return self._moment(tables, None)
+
+    def rows_by_file(self, moment: Moment, tables: Sequence[str]) -> HistoryRows:
+        """Return the rows of small tables at a moment, those of each file apart."""
+        files = {name: self._held[name].files(moment.snapshots[name]) for name in tables}
+        return HistoryRows(files, {name: found for name in tables if (found := moment.fresh(name)) is not None})
+
+    def position(self, tables: frozenset[str]) -> Hashable:
+        """Return what tells the rows of tables, live ones included, from what they are at other moments."""
+        return self.moment(tables, None).position(*sorted(tables))
 
     def uncommitted_runs(self) -> frozenset[str]:
         """Return the runs of which some process still has rows that are not in the tables."""

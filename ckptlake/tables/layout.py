@@ -40,6 +40,10 @@ class Layout:
         return self.root / "cache"
 
     @property
+    def queries(self) -> Path:
+        return self.root / "queries"
+
+    @property
     def blobs(self) -> Path:
         return self.root / "blobs"
 

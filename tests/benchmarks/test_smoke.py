@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FAST = ("imports", "log_call", "sustained", "storage", "opening", "best_values", "one_curve", "checkpoints", "writers")
+FAST = (
+    "imports", "log_call", "sustained", "storage", "opening", "best_values", "one_curve", "cached", "checkpoints",
+    "writers",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -108,13 +108,13 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Callable[[Lake], list[Sources]]:
 
     def watch(lake: Lake) -> list[Sources]:
         found: list[Sources] = []
-        read = lake._reader.read
+        read = lake._reader.read_at
 
         def reading(*args: Any, **kwargs: Any) -> Sources:
             found.append(read(*args, **kwargs))
             return found[-1]
 
-        monkeypatch.setattr(lake._reader, "read", reading)
+        monkeypatch.setattr(lake._reader, "read_at", reading)
         return found
 
     return watch

@@ -310,3 +310,29 @@ def test_results_in_every_form(lake: Lake) -> None:
     assert [batch.num_rows for batch in query.batches(3)] == [3, 3, 1]
     assert query.exists()
     assert not query.where(col("name") == "none").exists()
+
+
+def test_checkpoints_are_asked_as_well_as_cared_for(lake: Lake) -> None:
+    import numpy as np
+
+    with lake.run("saves", capture=Capture.nothing()) as run:
+        for step in range(3):
+            run.save_checkpoint({"w": np.full(4, step, np.float32)}, step=step, metrics={"loss": 1.0 / (step + 1)})
+    found = lake.checkpoints.where(col("step") >= 1).order_by(col("step").desc())
+    assert [row["step"] for row in rows(found)] == [2, 1]
+    assert lake.checkpoints.best("loss", direction="min").step == 2
+    norms = lake.tensors.where(col("path") == "w").order_by("step").select("step", "l2_norm")
+    assert [row["l2_norm"] for row in rows(norms)] == [0.0, 2.0, 4.0]
+    assert "where" in dir(lake.checkpoints)
+    with pytest.raises(AttributeError, match="no attribute 'wher'"):
+        _ = lake.checkpoints.wher
+
+
+def test_batches_are_computed_as_they_are_asked_for(lake: Lake) -> None:
+    points = lake.metrics.where(col("metric") == "acc").select("step")
+    batches = points.batches(100)
+    first = next(batches)
+    assert 0 < first.num_rows <= 100
+    others = [batch.num_rows for batch in batches]
+    assert (max(others) <= 100, first.num_rows + sum(others)) == (True, 300)
+    assert sum(batch.num_rows for batch in lake.runs.where(col("name") == "none").batches()) == 0

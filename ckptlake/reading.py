@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
+    from ckptlake.config import Settings
+    from ckptlake.query.asking import Asking
     from ckptlake.query.builder import Query
+    from ckptlake.query.cache import ResultCache
     from ckptlake.query.duck import Engine
     from ckptlake.query.session import Session
     from ckptlake.query.sources import SourceReader, Sources
@@ -18,10 +21,11 @@ if TYPE_CHECKING:
     from ckptlake.tables.store import TableStore
 
 
-class Asking:
+class Reading:
     """Questions in SQL and as queries. Reading needs no permission to write and starts no thread."""
 
     id: str
+    settings: Settings
     _layout: Layout
 
     def _all_stores(self) -> dict[str, TableStore]:
@@ -80,26 +84,19 @@ class Asking:
         >>> lake.sql("select $a + 1 as b", a=41).fetchall()
         [(42,)]
         """
-        from ckptlake.query.views import ALL_VIEWS, tables_of
-        from ckptlake.tables.store import check_as_of
+        return self._asking.ask(query, params, as_of)
 
-        moment = check_as_of(as_of)
-        needs = self._engine.needs(query, params)
-        wanted = ALL_VIEWS if needs is None else needs.tables & ALL_VIEWS
-        alternatives = None if needs is None else needs.alternatives
-        sources = self._reader.read(tables_of(wanted), alternatives, moment)
-        return self._engine.run(query, params, sources, wanted, reads_only=needs is not None)
+    @property
+    def cache(self) -> ResultCache:
+        """Answers kept for when the same is asked again: `lake.cache.info()`, `lake.cache.clear()`."""
+        return self._asking.cache
 
     def connect(self, *, as_of: int | str | datetime | None = None) -> DuckDBPyConnection:
         """Return a DuckDB connection with all views, on the lake as it is now or `as_of` the past.
 
         The connection keeps to that moment; connect again to see more. `sql` opens fewer files.
         """
-        from ckptlake.query.duck import connection_with
-        from ckptlake.query.views import ALL_VIEWS, tables_of
-        from ckptlake.tables.store import check_as_of
-
-        return connection_with(self._reader.read(tables_of(ALL_VIEWS), None, check_as_of(as_of)), ALL_VIEWS)
+        return self._asking.connect(as_of)
 
     def _look(self, query: str, params: Mapping[str, object], as_of: int | str | datetime | None) -> Sources:
         """Return the rows and files that a question would read."""
@@ -112,15 +109,23 @@ class Asking:
 
     @cached_property
     def _session(self) -> Session:
+        from ckptlake.query.known_names import NameBook
+        from ckptlake.query.saved import SavedQueries
         from ckptlake.query.session import Session as Made
 
-        return Made(self.sql, self._look, {}, None)
+        return Made(self.sql, self._look, self._reader.position, NameBook(), SavedQueries(self._layout.queries))
 
     @cached_property
     def _engine(self) -> Engine:
         from ckptlake.query.duck import Engine
 
         return Engine()
+
+    @cached_property
+    def _asking(self) -> Asking:
+        from ckptlake.query.asking import Asking, open_cache
+
+        return Asking(self._engine, self._reader, open_cache(self.settings, self._layout.cache), self.id)
 
     @cached_property
     def _reader(self) -> SourceReader:
