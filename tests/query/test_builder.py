@@ -123,6 +123,11 @@ def test_curves_are_tidy_and_pruned_to_the_runs_asked_for(lake: Lake) -> None:
     assert "reads" in str(told)
 
 
+def test_the_files_of_other_runs_are_not_opened(lake: Lake) -> None:
+    (told,) = lake.runs.where(col("name") == "odd").curves("val/loss").explain().scans
+    assert (told.files, told.num_files > 1) == (1, True)
+
+
 def test_thinned_curves_keep_every_spike(lake: Lake) -> None:
     whole = [row["value"] for row in rows(lake.runs.where(col("name") == "0.1-0").curves("acc"))]
     for choices in ({"every": 10}, {"points": 10}):
