@@ -23,6 +23,7 @@ from ckptlake.errors import (
     NotFoundError,
     ParamChangedError,
     QueryError,
+    QueryNotFoundError,
     ReadOnlyLakeError,
     RequirementError,
     RunClosedError,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from ckptlake.config import Capture, Settings
     from ckptlake.lake import Lake, open
     from ckptlake.query.builder import Query
+    from ckptlake.query.named import NamedQuery
     from ckptlake.query.vocabulary import col, count, lit, metric, param, placeholder, rank, row_number, tag, when
     from ckptlake.runs.run import Run
     from ckptlake.types import RunStatus
@@ -67,6 +69,7 @@ _WHERE = {
     "Ladder": "ckptlake.checkpoints.retention",
     "Lake": "ckptlake.lake",
     "Latest": "ckptlake.checkpoints.retention",
+    "NamedQuery": "ckptlake.query.named",
     "Pinned": "ckptlake.checkpoints.retention",
     "Query": "ckptlake.query.builder",
     "Run": "ckptlake.runs.run",
@@ -109,12 +112,14 @@ __all__ = [
     "LakeFormatError",
     "Latest",
     "MissingDependencyError",
+    "NamedQuery",
     "NotALakeError",
     "NotFoundError",
     "ParamChangedError",
     "Pinned",
     "Query",
     "QueryError",
+    "QueryNotFoundError",
     "ReadOnlyLakeError",
     "RequirementError",
     "Run",

@@ -12,6 +12,7 @@
     │   ├── RunNotFoundError
     │   ├── CheckpointNotFoundError
     │   ├── TableNotFoundError
+    │   ├── QueryNotFoundError
     │   └── VersionNotFoundError
     ├── RunExistsError         a run id is taken
     ├── LakeFormatError        the lake was written by a newer ckptlake
@@ -68,6 +69,10 @@ class CheckpointNotFoundError(NotFoundError):
 
 class TableNotFoundError(NotFoundError):
     """No table has this name."""
+
+
+class QueryNotFoundError(NotFoundError):
+    """No named query has this name; the message has the nearest ones."""
 
 
 class VersionNotFoundError(NotFoundError):

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import atexit
-import logging
 import os
-import sys
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 
+from ckptlake._internal import exits
 from ckptlake._internal.names import check_experiment
 from ckptlake.config import Capture, Settings
-from ckptlake.errors import CkptlakeError, InvalidInputError, ReadOnlyLakeError, RunNotFoundError
+from ckptlake.errors import ReadOnlyLakeError
 from ckptlake.reading import Reading
 from ckptlake.tables.layout import Layout, check_root, create_lake, read_identity
 
@@ -33,11 +31,6 @@ if TYPE_CHECKING:
     from ckptlake.tables.table import Table
 
 ENVIRONMENT_VARIABLE = "CKPTLAKE_DIR"
-logger = logging.getLogger(__name__)
-# In this order a deletion cut short leaves a run that can be deleted again. What runs have declared of an
-# experiment's metrics stays with the experiment.
-_TABLES_OF_RUNS = ("verifications", "tensors", "checkpoints", "summaries", "metrics", "tags", "params", "runs")
-_logging_lakes: set[Lake] = set()
 
 
 def open(path: str | os.PathLike[str] | None = None, *, create: bool = True, settings: Settings | None = None) -> Lake:
@@ -222,7 +215,7 @@ class Lake(Reading):
     def _close(self, error: BaseException | None) -> None:
         with self._lock:
             writer, self._writer = self._writer, None
-            _logging_lakes.discard(self)
+            exits.forget(self)
         if writer is not None:
             from ckptlake.runs.ending import end_open_runs
 
@@ -240,22 +233,11 @@ class Lake(Reading):
             RunNotFoundError: there is no such run.
             InvalidInputError: one is still running, or has rows on their way.
         """
-        from ckptlake.tables.deletion import delete_runs
+        from ckptlake.runs.deleting import delete_runs
 
         self.recover()
         self.commit()
-        for run_id in run_ids:
-            known = self.find_run(run_id)
-            if known is None:
-                raise RunNotFoundError(f"the lake has no run {run_id!r}; `ckptlake runs list` shows those it has")
-            if known.status == "running":
-                raise InvalidInputError(f"run {run_id!r} is still running: finish or kill it first")
-        uncommitted = sorted(self._reader.uncommitted_runs() & set(run_ids))
-        if uncommitted:
-            raise InvalidInputError(
-                f"run {uncommitted[0]!r} has rows that another process has not committed yet: try again in a minute"
-            )
-        return sum(delete_runs(self._store(name), run_ids) for name in _TABLES_OF_RUNS)
+        return delete_runs(run_ids, self._all_stores(), self.find_run, self._reader.uncommitted_runs)
 
     # -- reading
 
@@ -314,20 +296,5 @@ class Lake(Reading):
                         "directory's permissions or open another lake"
                     )
                 self._writer = Writer(self._layout, self.id, self._all_stores(), self.settings)
-                _logging_lakes.add(self)
+                exits.close_at_exit(self, self._close)
             return self._writer
-
-
-def _close_all() -> None:
-    """At exit, end open runs: failed where an exception ends the program."""
-    error: BaseException | None = None
-    if not hasattr(sys, "ps1"):
-        error = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
-    for lake in tuple(_logging_lakes):
-        try:
-            lake._close(error)
-        except CkptlakeError as refusal:
-            logger.error("%s was not closed whole: %s", lake.path, refusal)
-
-
-atexit.register(_close_all)

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from ckptlake.query.builder import Query
     from ckptlake.query.cache import ResultCache
     from ckptlake.query.duck import Engine
+    from ckptlake.query.named import NamedQuery
+    from ckptlake.query.saved import SavedQueries
+    from ckptlake.query.search import Searcher
     from ckptlake.query.session import Session
     from ckptlake.query.sources import SourceReader, Sources
     from ckptlake.tables.layout import Layout
@@ -50,6 +53,33 @@ class Reading:
     def experiments(self) -> Query:
         """All experiments and levels above them, one row each."""
         return self._query("experiments")
+
+    def search(self, text: str) -> Query:
+        """Return the runs that a text finds, the best matches first, as a query that goes on.
+
+        Words, ``prefix*``, ``"phrases"`` and ``-without`` look into names, notes, tags, params, experiments, commands
+        and git branches; ``lr:<1e-3``, ``tag:baseline``, ``status:finished``, ``experiment:pose`` and
+        ``best.val/loss:<0.1`` are conditions. Results with words have their `score` (BM25).
+
+        Raises:
+            InvalidInputError: the text cannot be read, or names a param, tag or metric that no run has.
+
+        >>> import ckptlake, tempfile
+        >>> lake = ckptlake.open(tempfile.mkdtemp())
+        >>> with lake.run("pose", name="vit small", params={"lr": 0.01}) as run: ...
+        >>> lake.search('vit lr:<0.1 status:finished').select("name").to_dicts()
+        [{'name': 'vit small'}]
+        """
+        from ckptlake.query.found import query_of
+
+        search, ranks = self._searcher.ranks(text)
+        return query_of(self._session, search, ranks)
+
+    @cached_property
+    def _searcher(self) -> Searcher:
+        from ckptlake.query.search import Searcher
+
+        return Searcher(self._reader, self._layout.cache / "search.sqlite")
 
     def _query(self, view: str) -> Query:
         from ckptlake.query.builder import Query as Asked
@@ -97,6 +127,57 @@ class Reading:
         The connection keeps to that moment; connect again to see more. `sql` opens fewer files.
         """
         return self._asking.connect(as_of)
+
+    def query(self, name: str, /, **values: object) -> DuckDBPyRelation:
+        """Run a query by its name: one that was saved in the lake, or one of those that ckptlake brings.
+
+        Raises:
+            QueryNotFoundError: there is none of this name; the message has the nearest ones.
+            InvalidInputError: a parameter is unknown, missing or of another type.
+
+        >>> import ckptlake, tempfile
+        >>> lake = ckptlake.open(tempfile.mkdtemp())
+        >>> lake.query("leaderboard", metric="val/loss").fetchall()
+        []
+        """
+        from ckptlake.query.library import get_query
+
+        saved = self._session.store.find(name)
+        if saved is not None:
+            return self._session.answer(saved.filled(values))
+        query = get_query(name, self._session.store.names())
+        return self.sql(query.text, **query.bind(**values))
+
+    def queries(self) -> list[NamedQuery]:
+        """Return the named queries that ckptlake brings, with their titles, parameters and columns."""
+        from ckptlake.query.library import list_queries
+
+        return list_queries()
+
+    def saved_query(self, name: str, /, **values: object) -> Query:
+        """Return a query that was saved in the lake, to go on with.
+
+        Raises:
+            QueryNotFoundError: there is none of this name; the message has the nearest ones.
+            InvalidInputError: a value is unknown or missing.
+        """
+        from ckptlake.query.builder import Query as Asked
+
+        return Asked(self._session.store.get(name).filled(values), self._session)
+
+    def saved_queries(self) -> SavedQueries:
+        """Return what queries are saved in the lake, to list them or forget one."""
+        return self._session.store
+
+    def setup_script(self) -> str:
+        """Return a script after which any DuckDB has the views on what is committed now, with nothing of ckptlake.
+
+        Raises:
+            DamagedTableError: a data file is missing or damaged.
+        """
+        from ckptlake.query.script import setup_script
+
+        return setup_script(self._layout.root, self._reader.picture())
 
     def _look(self, query: str, params: Mapping[str, object], as_of: int | str | datetime | None) -> Sources:
         """Return the rows and files that a question would read."""

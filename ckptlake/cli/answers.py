@@ -21,6 +21,16 @@ _LONG_TEXTS = ("VARCHAR", "BLOB", "STRUCT", "MAP", "UNION", "[")
 _PLAN_COLUMNS = ["explain_key", "explain_value"]
 
 
+def print_in_form(relation: DuckDBPyRelation, *, as_csv: bool, as_json: bool) -> None:
+    """Print the result in the form asked for, a table without any."""
+    if as_json:
+        print_json(relation)
+    elif as_csv:
+        print_csv(relation)
+    else:
+        print_table(relation)
+
+
 def print_json(relation: DuckDBPyRelation) -> None:
     """Print a list with one object a row."""
     names = relation.columns

@@ -8,11 +8,28 @@ from typing import Annotated, Any
 import typer
 
 import ckptlake
-from ckptlake.cli import checkpoints, compaction, creation, disk, integrity, recovery, runs, sql, tail, vacuum, version
+from ckptlake.cli import (
+    checkpoints,
+    compaction,
+    creation,
+    disk,
+    integrity,
+    named_queries,
+    recovery,
+    runs,
+    script,
+    sql,
+    tail,
+    vacuum,
+    version,
+)
 from ckptlake.cli.console import console
 from ckptlake.cli.failures import Commands
 
-_ORDER = ("init", "runs", "checkpoints", "integrity", "sql", "tail", "recover", "compact", "vacuum", "du", "version")
+_ORDER = (
+    "init", "runs", "checkpoints", "integrity", "sql", "query", "views", "tail", "recover", "compact", "vacuum", "du",
+    "version",
+)  # fmt: skip
 
 
 class _Root(Commands):
@@ -54,6 +71,8 @@ app.add_typer(runs.app, name="runs")
 app.add_typer(checkpoints.app, name="checkpoints")
 app.add_typer(integrity.app, name="integrity")
 app.command("sql")(sql.sql)
+app.add_typer(named_queries.app, name="query")
+app.command("views")(script.views)
 app.command("tail")(tail.tail)
 app.command("recover")(recovery.recover)
 app.command("compact")(compaction.compact)

@@ -59,12 +59,7 @@ def sql(
         relation = _ask(opened, text, as_of, values)
         total = len(relation)
         shown = relation if limit is None else relation.limit(limit)
-        if as_json:
-            answers.print_json(shown)
-        elif as_csv:
-            answers.print_csv(shown)
-        else:
-            answers.print_table(shown)
+        answers.print_in_form(shown, as_csv=as_csv, as_json=as_json)
         if limit is not None and limit < total:
             console.note(f"{limit:,} of {wording.count(total, 'row')}; leave out --limit for all")
 

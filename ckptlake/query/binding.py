@@ -13,14 +13,20 @@ from typing import Protocol
 
 from ckptlake.errors import InvalidInputError
 from ckptlake.query import nodes as n
+from ckptlake.query.hidden import (
+    HIDDEN,
+    Schema,
+    check_visible,
+    hidden_name,
+    still_true,
+    visible,
+    without_hidden,
+    without_windows,
+)
 from ckptlake.query.kinds import kind_of_aggregate, kind_of_call, kind_of_const
 from ckptlake.query.showing import shown
+from ckptlake.query.windows import lift
 
-HIDDEN = "~"
-"""What the names of hidden columns begin with."""
-
-Schema = Mapping[str, str]
-"""The kinds of a table's columns by name, in order."""
 Noun = n.Param | n.Tag | n.Metric
 _COUNTS = frozenset({"count", "nan_count", "arg_min", "arg_max", "last_step"})
 _LISTED = 12
@@ -60,11 +66,7 @@ def bind(table: n.Table, names: Names) -> Bound:
         InvalidInputError: a name is unknown (the message tells the nearest), or values do not fit each other.
     """
     bound, schema = _Binder(names).table(table)
-    return Bound(bound, _visible(schema))
-
-
-def _visible(schema: Schema) -> Schema:
-    return {name: kind for name, kind in schema.items() if not name.startswith(HIDDEN)}
+    return Bound(bound, visible(schema))
 
 
 class _Binder:
@@ -77,22 +79,25 @@ class _Binder:
             case n.View(name):
                 schema = self._names.columns(name)
                 return n.View(name, tuple(schema.items())), schema
+            case n.Given(given):
+                return table, {name: kind for name, kind, _ in given}
             case n.Filter(source, condition):
-                source, schema, (value,) = self._with_values(source, [condition])
+                source, schema, (value,) = self._with_values(source, [condition], lifts_all=True)
                 if self.kind(value, schema) not in ("bool", "null"):
                     raise InvalidInputError(f"where takes conditions, and {shown(condition)} is none; compare it")
-                return n.Filter(source, value), schema
+                return without_windows(n.Filter(source, value), schema)
             case n.Project(source, columns):
                 source, schema, columns = self._with_columns(source, columns)
-                kept = {name: kind for name, kind in schema.items() if name.startswith(HIDDEN)}
+                kept = still_true(schema, columns)
                 made = {name: self.kind(value, schema) for name, value in columns}
                 hidden = tuple((name, n.Column(name)) for name in kept)
                 return n.Project(source, (*columns, *hidden)), {**made, **kept}
             case n.Extend(source, columns):
                 source, schema, columns = self._with_columns(source, columns)
                 made = {name: self.kind(value, schema) for name, value in columns}
-                values = {**{name: n.Column(name) for name in schema}, **dict(columns)}
-                return n.Project(source, tuple(values.items())), {**schema, **made}
+                kept = {**visible(schema), **still_true(schema, columns)}
+                values = {**{name: n.Column(name) for name in kept}, **dict(columns)}
+                return n.Project(source, tuple(values.items())), {**kept, **made}
             case n.Rename(source, pairs):
                 return self._renamed(source, pairs)
             case n.Drop(source, dropped):
@@ -106,7 +111,7 @@ class _Binder:
                 return self._joined(table)
             case n.Sort(source, keys):
                 source, schema, orders = self._with_orders(source, keys)
-                return n.Sort(source, orders), schema
+                return without_windows(n.Sort(source, orders), schema)
             case n.Slice(source) | n.Sample(source):
                 source, schema = self.table(source)
                 return replace(table, source=source), schema
@@ -114,30 +119,29 @@ class _Binder:
                 source, schema, orders = self._with_orders(source, keys)
                 self._check_columns(columns_named, schema)
                 if not columns_named:
-                    return n.Distinct(self._without_hidden(source, schema)), _visible(schema)
-                return n.Distinct(source, columns_named, orders), schema
+                    return n.Distinct(without_hidden(source, schema)), visible(schema)
+                return without_windows(n.Distinct(source, columns_named, orders), schema)
             case n.Union(first, second):
                 return self._united(first, second)
         raise AssertionError(table)
-
-    def _without_hidden(self, source: n.Table, schema: Schema) -> n.Table:
-        visible = _visible(schema)
-        if len(visible) == len(schema):
-            return source
-        return n.Project(source, tuple((name, n.Column(name)) for name in visible))
 
     def _renamed(self, source: n.Table, pairs: Sequence[tuple[str, str]]) -> tuple[n.Table, Schema]:
         source, schema = self.table(source)
         self._check_columns([old for old, _ in pairs], schema)
         new = dict(pairs)
+        for name in new.values():
+            check_visible(name)
         names = {name: new.get(name, name) for name in schema}
         taken: set[str] = set()
         for name in names.values():
             if name in taken:
                 raise InvalidInputError(f"two columns would be called {name!r}: rename to other names")
             taken.add(name)
-        columns = tuple((names[name], n.Column(name)) for name in schema)
-        return n.Project(source, columns), {names[name]: kind for name, kind in schema.items()}
+        columns = tuple((names[name], n.Column(name)) for name in visible(schema))
+        kept = still_true(schema, columns)
+        hidden = tuple((name, n.Column(name)) for name in kept)
+        made = {new: schema[value.name] for new, value in columns}
+        return n.Project(source, (*columns, *hidden)), {**made, **kept}
 
     def _grouped(self, table: n.Group) -> tuple[n.Table, Schema]:
         named = (*table.keys, *table.columns)
@@ -145,8 +149,9 @@ class _Binder:
         keys, columns = columns[: len(table.keys)], columns[len(table.keys) :]
         for (name, value), (_, written) in zip(columns, table.columns, strict=True):
             if stray := _outside_aggregates(value, {key for _, key in keys}):
+                many = shown(written if stray.name.startswith(HIDDEN) else stray)
                 raise InvalidInputError(
-                    f"column {name!r} is {shown(written)}: {shown(stray)} has many values in a group; aggregate it, as "
+                    f"column {name!r} is {shown(written)}: {many} has many values in a group; aggregate it, as "
                     "in .mean(), or group by it"
                 )
         made = {name: self.kind(value, schema) for name, value in (*keys, *columns)}
@@ -156,10 +161,10 @@ class _Binder:
         left, schema = self.table(table.left)
         right, other = self.table(table.right)
         left, right, schema, other = (
-            self._without_hidden(left, schema),
-            self._without_hidden(right, other),
-            _visible(schema),
-            _visible(other),
+            without_hidden(left, schema),
+            without_hidden(right, other),
+            visible(schema),
+            visible(other),
         )
         self._check_columns(table.on, schema)
         self._check_columns(table.on, other)
@@ -179,8 +184,8 @@ class _Binder:
 
     def _united(self, first: n.Table, second: n.Table) -> tuple[n.Table, Schema]:
         (first, schema), (second, other) = self.table(first), self.table(second)
-        first, second = self._without_hidden(first, schema), self._without_hidden(second, other)
-        schema, other = _visible(schema), _visible(other)
+        first, second = without_hidden(first, schema), without_hidden(second, other)
+        schema, other = visible(schema), visible(other)
         if set(schema) != set(other):
             odd = sorted(set(schema) ^ set(other))
             raise InvalidInputError(f"a union needs the same columns on both sides; only one has {', '.join(odd)}")
@@ -199,17 +204,16 @@ class _Binder:
         for name in names:
             if names.count(name) > 1:
                 raise InvalidInputError(f"two columns would be called {name!r}: name one of them with .alias()")
-            if name.startswith(HIDDEN):
-                raise InvalidInputError(
-                    f"the name {name!r} begins with {HIDDEN}, which hidden columns do: take another"
-                )
-        source, schema, values = self._with_values(source, [value for _, value in columns], in_groups=in_groups)
+            check_visible(name)
+        source, schema, values = self._with_values(
+            source, [value for _, value in columns], in_groups=in_groups, lifts_all=in_groups
+        )
         return source, schema, tuple(zip(names, values, strict=True))
 
     def _with_values(
-        self, source: n.Table, values: Sequence[n.Value], *, in_groups: bool = False
+        self, source: n.Table, values: Sequence[n.Value], *, in_groups: bool = False, lifts_all: bool = False
     ) -> tuple[n.Table, Schema, list[n.Value]]:
-        """Return the source with what the values ask of runs in hidden columns, its columns, and the values bound."""
+        """Return the source with what the values need of it in hidden columns, its columns, and the values bound."""
         source, schema = self.table(source)
         wanted: dict[str, Noun] = {}
         bound = [self._value(value, schema, wanted) for value in values]
@@ -226,10 +230,10 @@ class _Binder:
                     raise InvalidInputError(f"{shown(written)} needs groups: use group_by(...).agg(...), or .over(...)")
         for value in bound:
             self.kind(value, schema)
-        return source, schema, bound
+        return lift(source, schema, bound, self.kind, lifts_all=lifts_all)
 
     def _with_orders(self, source: n.Table, keys: Sequence[n.Order]) -> tuple[n.Table, Schema, tuple[n.Order, ...]]:
-        source, schema, values = self._with_values(source, [key.value for key in keys])
+        source, schema, values = self._with_values(source, [key.value for key in keys], lifts_all=True)
         for value in values:
             self._check_ordered(value, schema)
         return source, schema, tuple(replace(key, value=value) for key, value in zip(keys, values, strict=True))
@@ -243,7 +247,7 @@ class _Binder:
                 raise InvalidInputError(f"the query leaves {name!r} open: give it, as in lake.query(name, {name}=...)")
             case n.Param() | n.Tag() | n.Metric():
                 noun = self._noun(value)
-                name = _hidden_name(noun)
+                name = hidden_name(noun)
                 wanted[name] = noun
                 return n.Column(name)
             case n.Call(function, args):
@@ -300,11 +304,11 @@ class _Binder:
 
     def _check_columns(self, names: Iterable[str], schema: Schema) -> None:
         for name in names:
-            if name not in schema:
+            if name not in schema or name.startswith(HIDDEN):
                 raise InvalidInputError(self._unknown_column(name, schema))
 
     def _unknown_column(self, name: str, schema: Schema) -> str:
-        there = list(_visible(schema))
+        there = list(visible(schema))
         others = {
             f"param({name!r})": name in self._names.params(),
             f"tag({name!r})": name in self._names.tags(),
@@ -347,16 +351,6 @@ class _Binder:
         raise AssertionError(value)
 
 
-def _hidden_name(noun: Noun) -> str:
-    match noun:
-        case n.Param(key, kind):
-            return f"{HIDDEN}param.{key}.{kind}"
-        case n.Tag(key):
-            return f"{HIDDEN}tag.{key}"
-        case n.Metric(name, reading, step):
-            return f"{HIDDEN}metric.{name}.{reading}" + ("" if step is None else f"({step})")
-
-
 def _read_as(param: n.Param, kinds: set[str]) -> n.Param:
     """Return a param read as what it is put beside: a number beside numbers, a text beside texts."""
     if param.kind is not None:
@@ -367,7 +361,7 @@ def _read_as(param: n.Param, kinds: set[str]) -> n.Param:
     return param
 
 
-def _outside_aggregates(value: n.Value, keys: set[n.Value]) -> n.Value | None:
+def _outside_aggregates(value: n.Value, keys: set[n.Value]) -> n.Column | None:
     """Return a column in a value that is neither aggregated nor grouped by, or None."""
     if value in keys or isinstance(value, n.Aggregate):
         return None

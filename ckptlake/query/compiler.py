@@ -10,12 +10,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any
 
 from ckptlake.query import nodes as n
-from ckptlake.query.binding import HIDDEN, Bound, Schema
+from ckptlake.query.binding import Bound
 from ckptlake.query.dialects import DuckDB, Text, ema_rows
+from ckptlake.query.hidden import HIDDEN, Schema
 from ckptlake.query.kinds import kind_of_aggregate, kind_of_call, kind_of_const
+from ckptlake.query.names import apart
 from ckptlake.query.noun_rows import Members, Noun, home_of, rows_of, value_of
 
 _PARAMETER = re.compile(r"\$(p[0-9]+)")
@@ -60,7 +63,7 @@ def compile_query(bound: Bound, dialect: DuckDB) -> Compiled:
     """Return a bound query as SQL."""
     writer = _Writer(dialect)
     block = writer.block(bound.table)
-    text = writer.text(block, list(bound.schema))
+    text = writer.text(block, {name: name for name in bound.schema})
     used = set(_PARAMETER.findall(_QUOTED.sub("", text)))  # columns that were left out leave their values out too
     return Compiled(text, {name: value for name, value in writer.values.items() if name in used}, bound.schema)
 
@@ -79,6 +82,8 @@ class _Writer:
         match table:
             case n.View(name, columns):
                 return self._from(self._dialect.quoted(name), dict(columns))
+            case n.Given(given):
+                return self._given(given)
             case n.Filter(source, condition):
                 block = self.block(source)
                 if not block.is_plain or block.windowed:  # a window looks at rows that a condition would leave out
@@ -93,7 +98,7 @@ class _Writer:
                 return self._grouped(self.block(source), keys, columns)
             case n.Sort(source, keys):
                 block = self.block(source)
-                if block.limit:
+                if block.limit or (block.is_distinct and not all(isinstance(key.value, n.Column) for key in keys)):
                     block = self._wrapped(block)
                 block.order = [*(self._order(key, block) for key in keys), *block.order]
                 return block
@@ -119,22 +124,29 @@ class _Writer:
         return f"t{self._tables - 1}"
 
     def _from(self, source: str, schema: Schema) -> _Block:
-        alias = self._alias()
-        columns = {name: Text(f"{alias}.{self._dialect.quoted(name)}", kind) for name, kind in schema.items()}
+        alias, inner = self._alias(), apart(schema)
+        columns = {name: Text(f"{alias}.{self._dialect.quoted(inner[name])}", kind) for name, kind in schema.items()}
         return _Block(f"{source} AS {alias}", columns)
 
+    def _given(self, columns: Sequence[tuple[str, str, tuple[n.Scalar, ...]]]) -> _Block:
+        lists = [self._bound(n.Const(values, "tuple")) for _, _, values in columns]
+        named = zip((name for name, _, _ in columns), lists, strict=True)
+        rows = ", ".join(f"unnest({values}) AS {self._dialect.quoted(name)}" for name, values in named)
+        return self._from(f"(SELECT {rows})", {name: kind for name, kind, _ in columns})
+
     def _wrapped(self, block: _Block) -> _Block:
-        """Return a SELECT from a SELECT; rows that were chosen by their order stay in it."""
+        """Return a SELECT from a SELECT; its rows stay in their order."""
         names = list(block.columns)
         order = []
-        if block.order and block.limit:
-            for number, text in enumerate(block.order):
-                value, _, direction = text.rpartition("\0")
-                name = f"{HIDDEN}order{number}"
-                block.columns[name] = Text(value, "other")
-                order.append((name, direction))
+        for number, text in enumerate(block.order):
+            value, _, direction = text.rpartition("\0")
+            name = f"{HIDDEN}order{number}"
+            block.columns[name] = Text(value, "other")
+            order.append((name, direction))
+        if not block.limit:  # then no row is chosen by its order in there
+            block.order = []
         schema = {name: text.kind for name, text in block.columns.items()}
-        outer = self._from(f"({self.text(block, list(schema))})", schema)
+        outer = self._from(f"({self.text(block, apart(schema))})", schema)
         outer.order = [f"{outer.columns[name].sql}\0{direction}" for name, direction in order]
         outer.columns = {name: outer.columns[name] for name in names}
         return outer
@@ -152,7 +164,7 @@ class _Writer:
             (has_windows and not block.is_plain)
             or (computes and (block.group is not None or block.is_distinct))
             or (has_windows and block.windowed & _names_in(values))
-            or (block.is_distinct and {name for name, _ in columns} != set(block.columns))
+            or (block.is_distinct and _names_in(values) != block.columns.keys())
         ):
             block = self._wrapped(block)
         made = {name: self.value(value, block) for name, value in columns}
@@ -165,7 +177,7 @@ class _Writer:
         return block
 
     def _grouped(self, block: _Block, keys: Sequence[n.Named], columns: Sequence[n.Named]) -> _Block:
-        block = self._ready(block, [value for _, value in (*keys, *columns)])
+        block = self._ready(_unordered(block), [value for _, value in (*keys, *columns)])
         grouped = {name: self.value(value, block) for name, value in keys}
         made = {name: self.value(value, block) for name, value in columns}
         block.columns = {**grouped, **made}
@@ -179,7 +191,7 @@ class _Writer:
         return f"{self.value(key.value, block).sql}\0{direction}"
 
     def _sampled(self, block: _Block, length: int, seed: int) -> _Block:
-        block = self._wrapped(block)
+        block = self._wrapped(_unordered(block))
         told = [text for name, text in block.columns.items() if name in _TELLING] or list(block.columns.values())
         texts = ", ".join(f"coalesce({self._dialect.cast(text, 'text')}, '')" for text in told)
         block.order = [f"md5(concat_ws('|', '{seed:d}', {texts}))\0NULLS LAST"]
@@ -190,10 +202,12 @@ class _Writer:
         if not names:
             block = block if block.is_plain else self._wrapped(block)
             block.is_distinct = True
+            made = {text.sql for text in block.columns.values()}
+            block.order = list(takewhile(lambda text: text.rpartition("\0")[0] in made, block.order))
             return block
         block = self._ready(block, [*(n.Column(name) for name in names), *(key.value for key in keys)])
         partition = ", ".join(block.columns[name].sql for name in names)
-        order = ", ".join(_ordered(self._order(key, block)) for key in keys)
+        order = ", ".join(map(_ordered, [*(self._order(key, block) for key in keys), *block.order]))
         place = f"row_number() OVER (PARTITION BY {partition}{f' ORDER BY {order}' if order else ''})"
         kept = list(block.columns)
         block.columns[f"{HIDDEN}place"] = Text(place, "int")
@@ -204,7 +218,7 @@ class _Writer:
 
     def _joined(self, table: n.Join) -> _Block:
         left = self._joinable(self.block(table.left))
-        right = self._wrapped(self.block(table.right))
+        right = self._wrapped(_unordered(self.block(table.right)))
         on = " AND ".join(f"{left.columns[name].sql} = {right.columns[name].sql}" for name in table.on)
         if table.how in ("semi", "anti"):
             word = "" if table.how == "semi" else "NOT "
@@ -244,7 +258,7 @@ class _Writer:
 
     def _united(self, first: n.Table, second: n.Table) -> _Block:
         left, right = self.block(first), self.block(second)
-        names = list(left.columns)
+        names = apart(left.columns)
         kinds = {name: _both(left.columns[name].kind, right.columns[name].kind) for name in names}
         return self._from(f"(({self.text(left, names)}) UNION ALL ({self.text(right, names)}))", kinds)
 
@@ -256,12 +270,13 @@ class _Writer:
             groups.setdefault(home_of(noun), []).append((name, noun))
         for view, members in groups.items():
             alias = self._alias()
+            inner = apart(("run_id", *(name for name, _ in members)))
             made = [(name, value_of(noun, self._bound)) for name, noun in members]
-            columns = ", ".join(f"{text.sql} AS {self._dialect.quoted(name)}" for name, text in made)
+            columns = ", ".join(f"{text.sql} AS {self._dialect.quoted(inner[name])}" for name, text in made)
             text = f"SELECT run_id, {columns} FROM {view} WHERE {rows_of(members, self._bound)} GROUP BY run_id"
             block.source += f" LEFT JOIN ({text}) AS {alias} ON {alias}.run_id = {block.columns['run_id'].sql}"
             for name, made_text in made:
-                block.columns[name] = Text(f"{alias}.{self._dialect.quoted(name)}", made_text.kind)
+                block.columns[name] = Text(f"{alias}.{self._dialect.quoted(inner[name])}", made_text.kind)
         return block
 
     # -- values
@@ -330,9 +345,9 @@ class _Writer:
 
     # -- text
 
-    def text(self, block: _Block, names: Sequence[str]) -> str:
-        """Return a SELECT of some of its columns."""
-        columns = ", ".join(f"{block.columns[name].sql} AS {self._dialect.quoted(name)}" for name in names)
+    def text(self, block: _Block, names: Mapping[str, str]) -> str:
+        """Return a SELECT of some of its columns, each under a name."""
+        columns = ", ".join(f"{block.columns[name].sql} AS {self._dialect.quoted(to)}" for name, to in names.items())
         parts = [f"SELECT {'DISTINCT ' if block.is_distinct else ''}{columns}", f"FROM {block.source}"]
         if block.where:
             parts.append(f"WHERE {' AND '.join(block.where)}")
@@ -348,6 +363,13 @@ _TELLING = frozenset({"run_id", "metric", "step", "checkpoint_id", "path", "expe
 
 def _names_in(values: Sequence[n.Value]) -> set[str]:
     return {node.name for value in values for node in n.walk(value) if isinstance(node, n.Column)}
+
+
+def _unordered(block: _Block) -> _Block:
+    """Return a block without its order, unless rows are chosen by that."""
+    if not block.limit:
+        block.order = []
+    return block
 
 
 def _ordered(text: str) -> str:

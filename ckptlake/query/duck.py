@@ -30,23 +30,14 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
 _SETTINGS = (
-    "SET GLOBAL TimeZone = 'UTC'",
+    *views.SETTINGS,
     "SET autoinstall_known_extensions = false",
     "SET autoload_known_extensions = false",
-    "SET disabled_optimizers = 'partitioned_execution'",
 )
 _HARMLESS = {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN}
 _PARSED_QUERIES = 256
 _KEPT_DESKS = 4
-_SIMPLE_VIEWS = {
-    "runs": views.runs,
-    "params": views.params,
-    "tags": views.tags,
-    "definitions": views.definitions,
-    "experiments": views.experiments,
-}
-_RAW_VIEWS = {"checkpoint_events": "checkpoints", "verifications": "verifications"}
-_HELD_VIEWS = {**{name: name for name in (*_SIMPLE_VIEWS, "summaries")}, **_RAW_VIEWS}
+_HELD_VIEWS = {**{name: name for name in views.OF_HELD_ROWS}, **views.OF_EVENTS}
 """The table whose rows in memory a view names as `<table>_rows`."""
 
 
@@ -243,13 +234,11 @@ class Desk:
             self._create("metrics_raw", views.scanned_rows(POINTS, scans[POINTS.name]))
         for name in wanted & scans.keys():
             self._create(name, views.newest_rows(SCANNED[name], scans[name]))
-        if "summaries" in wanted:
-            self._create("summaries", "SELECT * EXCLUDE (steps_unique) FROM summaries_rows")
         if "checkpoints" in wanted:
             self._create("checkpoints", checkpoint_views.checkpoints(has_settled=self._shape.has_settled))
-        for name in wanted & _RAW_VIEWS.keys():
-            self._create(name, f"SELECT * FROM {_RAW_VIEWS[name]}_rows")
-        for name, text in _SIMPLE_VIEWS.items():
+        for name in wanted & views.OF_EVENTS.keys():
+            self._create(name, views.raw_rows(views.OF_EVENTS[name]))
+        for name, text in views.OF_HELD_ROWS.items():
             if name in wanted:
                 self._create(name, text())
         if "runs_wide" in wanted:
@@ -321,6 +310,40 @@ def _fetch(cursor: DuckDBPyConnection, query: str, values: Mapping[str, object])
     if relation is None:
         return Answer(pa.table({"Count": pa.array([], pa.int64())}), ("BIGINT",))
     return Answer(relation.to_arrow_table(), tuple(str(kind) for kind in relation.types))
+
+
+class Trial:
+    """A DuckDB on which a script is tried while it is written, so that its later parts can suit what is there.
+
+    Raises:
+        DamagedTableError: from every method: a data file is missing or damaged.
+    """
+
+    def __init__(self) -> None:
+        self._connection = new_connection()
+
+    def run(self, statement: str) -> None:
+        """Run one statement."""
+        with _readable():
+            self._connection.execute(statement)
+
+    def has_rows(self, view: str) -> bool:
+        """Tell whether a view has any row."""
+        with _readable():
+            return self._connection.execute(f"SELECT EXISTS (FROM {quote(view)})").fetchall() == [(True,)]
+
+    def wide_columns(self) -> views.WideColumns:
+        """Return which columns runs_wide has."""
+        with _readable():
+            return _wide_columns(self._connection)
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    try:
+        yield
+    except duckdb.Error as error:
+        raise DamagedTableError(f"a data file cannot be read: {error}; restore it from a copy") from error
 
 
 @contextmanager

@@ -168,6 +168,17 @@ class View(Table):
 
 
 @dataclass(frozen=True, slots=True)
+class Given(Table):
+    """Rows that are given with the question.
+
+    Attributes:
+        columns: names, kinds and values of its columns.
+    """
+
+    columns: tuple[tuple[str, str, tuple[Scalar, ...]], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Filter(Table):
     source: Table
     condition: Value

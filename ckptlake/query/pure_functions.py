@@ -37,7 +37,7 @@ _NESTED = """
     array_reverse_sort array_select array_slice array_sort array_to_string array_transform array_unique array_value
     array_where array_zip cardinality element_at filter flatten generate_series grade_up json json_array
     json_array_length json_contains json_exists json_extract json_extract_path json_extract_path_text
-    json_extract_string json_group_array json_group_object json_keys json_merge_patch json_object json_pretty
+    json_extract_string json_group_array json_keys json_merge_patch json_object json_pretty
     json_quote json_structure json_transform json_type json_valid json_value len list_aggr list_aggregate
     list_any_value list_append list_apply list_approx_count_distinct list_avg list_bit_and list_bit_or list_bit_xor
     list_bool_and list_bool_or list_cat list_concat list_contains list_cosine_distance list_cosine_similarity

@@ -11,9 +11,10 @@ from urllib.parse import quote, unquote
 
 from ckptlake._internal.files import storage_errors, write_anew
 from ckptlake._internal.names import check_text
-from ckptlake.errors import InvalidInputError
+from ckptlake.errors import InvalidInputError, QueryNotFoundError
 from ckptlake.query import nodes as n
 from ckptlake.query.constants import constant
+from ckptlake.query.named import nearest
 from ckptlake.query.trees import read_tree, write_tree
 
 _SUFFIX = ".json"
@@ -104,6 +105,18 @@ class SavedQueries:
             return SavedQuery(name, description, read_tree(json.dumps(fields["query"])))
         except (ValueError, LookupError, TypeError, RecursionError) as error:
             raise InvalidInputError(f"the saved query {path} cannot be read: {error!s:.200}; save it again") from error
+
+    def get(self, name: str) -> SavedQuery:
+        """Return a query by its name.
+
+        Raises:
+            QueryNotFoundError: there is none; the message has the nearest names.
+            InvalidInputError: its file is damaged.
+        """
+        found = self.find(name)
+        if found is None:
+            raise QueryNotFoundError(f"no query {name!r} is saved{nearest(name, self.names(), 'there are')}")
+        return found
 
     def delete(self, name: str) -> bool:
         """Forget a query; False if there is none of the name."""

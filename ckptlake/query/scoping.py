@@ -40,10 +40,6 @@ def _scoped(table: n.Table, rows_of: RowsOf) -> n.Table:
     return changed
 
 
-def _reads_more(left: n.Table, right: n.Table) -> bool:
-    return _reads_much(left) and not _reads_much(right)
-
-
 def _reads_much(table: n.Table) -> bool:
     return any(isinstance(node, n.View) and node.name in _SCANNED for node in n.walk(table))
 
@@ -53,6 +49,12 @@ def _narrowed(table: n.Table, ids: n.Const) -> n.Table:
     match table:
         case n.Filter(source) | n.Sort(source):
             return replace(table, source=_narrowed(source, ids))
-        case n.Project(source, columns) if ("run_id", n.Column("run_id")) in columns:
+        case n.Project(source, columns) if ("run_id", n.Column("run_id")) in columns and _windows_are_of_runs(table):
             return replace(table, source=_narrowed(source, ids))
     return n.Filter(table, n.Call("is_in", (n.Column("run_id"), ids)))
+
+
+def _windows_are_of_runs(table: n.Table) -> bool:
+    """Tell whether no window looks from one run at the rows of another."""
+    windows = [node for child in n.children(table) if isinstance(child, n.Value) for node in n.walk(child)]
+    return all(n.Column("run_id") in window.partition for window in windows if isinstance(window, n.Window))

@@ -17,7 +17,7 @@ from ckptlake.query.moments import LiveRows, Moment
 from ckptlake.query.scans import SCANNED, Scan
 from ckptlake.query.tensors import Tensors
 from ckptlake.tables.schemas import CHECKPOINTS, METRICS, SUMMARIES, TABLES, TENSORS, VERIFICATIONS
-from ckptlake.tables.snapshot import Predicates
+from ckptlake.tables.snapshot import Predicates, Snapshot
 from ckptlake.tables.store import TableStore
 
 logger = logging.getLogger(__name__)
@@ -43,6 +43,20 @@ class Sources:
     def has(self, tables: Iterable[str]) -> bool:
         """Tell whether the rows of all these tables are here."""
         return all(name in self.rows or name in self.scans for name in tables)
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """What is committed at one moment.
+
+    Attributes:
+        snapshots: every table.
+        events: `checkpoints` a little later. A commit writes tensors before the event that tells of them, so this
+            one tells of all.
+    """
+
+    snapshots: Mapping[str, Snapshot]
+    events: Snapshot
 
 
 class SourceReader:
@@ -92,6 +106,10 @@ class SourceReader:
         folding = self._folding(moment, rows) if tables >= set(_HISTORY) else None
         return Sources(rows, scans, folding)
 
+    def picture(self) -> Picture:
+        """Return the snapshots of all tables as they are now."""
+        return Picture(self.moment(TABLES).snapshots, self._stores[CHECKPOINTS.name].snapshot())
+
     def moment(self, tables: Iterable[str], as_of: int | datetime | None = None) -> Moment:
         """Return tables as they stand together now, or stood `as_of` a version of `metrics` or a moment.
 
@@ -134,7 +152,7 @@ class SourceReader:
 
     def newest(self, tables: Sequence[str]) -> Moment:
         """Return the present moment of small tables, live rows included; nothing of their rows is read yet."""
-        return self._moment(tables, None)
+        return self.moment(tables, None)
 
     def rows_by_file(self, moment: Moment, tables: Sequence[str]) -> HistoryRows:
         """Return the rows of small tables at a moment, those of each file apart."""

@@ -15,10 +15,11 @@ from ckptlake.errors import InvalidInputError
 from ckptlake.query import nodes as n
 
 _DEEPEST = 200
+_NOT_SAVED = (n.Node, n.Value, n.Table, n.WithNouns, n.Given)
 _NODES: Mapping[str, type[n.Node]] = {
     kind.__name__: kind
     for kind in vars(n).values()
-    if isinstance(kind, type) and issubclass(kind, n.Node) and kind not in (n.Node, n.Value, n.Table, n.WithNouns)
+    if isinstance(kind, type) and issubclass(kind, n.Node) and kind not in _NOT_SAVED
 }
 _TYPES: Mapping[str, Mapping[str, Any]] = {
     name: {field.name: typing.get_type_hints(kind)[field.name] for field in fields(kind)}
@@ -51,7 +52,13 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
 
 
 def write_tree(table: n.Table) -> str:
-    """Return a query as JSON text."""
+    """Return a query as JSON text.
+
+    Raises:
+        InvalidInputError: it is about rows that were given with it, such as those that a search has found.
+    """
+    if any(isinstance(node, n.Given) for node in n.walk(table)):
+        raise InvalidInputError("a search cannot be saved, as what it finds changes: save the conditions as a query")
     return json.dumps(_written(table), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 

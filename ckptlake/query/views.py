@@ -10,6 +10,9 @@ from ckptlake.query.scans import ScannedTable
 
 _PLACE = "attempt::HUGEINT * 18446744073709551616::HUGEINT + epoch_us(ts)"
 
+SETTINGS = ("SET GLOBAL TimeZone = 'UTC'", "SET disabled_optimizers = 'partitioned_execution'")
+"""The settings on which answers depend."""
+
 MACROS = (
     "CREATE OR REPLACE MACRO in_subtree(experiment, root) AS "
     "(experiment = root OR starts_with(experiment, root || '/'))",
@@ -60,13 +63,16 @@ class ScanShape:
     root_looks_partitioned: bool
 
 
-def scanned_rows(table: ScannedTable, shape: ScanShape) -> str:
+def scanned_rows(table: ScannedTable, shape: ScanShape, files: str | None = None) -> str:
     """Return a query for all rows of a scanned table, in files and live.
+
+    The files are those in the table's variable, or in the SQL list `files`.
 
     DuckDB reads `name=value` in any part of a path as a partition. Where the lake's own path has such a part,
     it could shadow a column, so there the experiment is taken from the file's name instead.
     """
-    source = f"read_parquet(getvariable({literal(table.files_variable)}), hive_types_autocast=false, hive_partitioning="
+    files = files or f"getvariable({literal(table.files_variable)})"
+    source = f"read_parquet({files}, hive_types_autocast=false, hive_partitioning="
     parts = []
     if shape.has_files and not shape.root_looks_partitioned:
         parts.append(f"SELECT {_columns(table)} FROM {source}true)")
@@ -79,12 +85,12 @@ def scanned_rows(table: ScannedTable, shape: ScanShape) -> str:
     return " UNION ALL ".join(parts)
 
 
-def newest_rows(table: ScannedTable, shape: ScanShape) -> str:
+def newest_rows(table: ScannedTable, shape: ScanShape, files: str | None = None) -> str:
     """Return a query for the rows of a scanned table, of those that are there again the newest.
 
     Only what is named as repeated is searched for that; all other rows are known to be there once.
     """
-    rows = scanned_rows(table, shape)
+    rows = scanned_rows(table, shape, files)
     if not shape.has_repeats:
         return rows
     keys, identity = ", ".join(table.repeated_by), ", ".join(table.identity)
@@ -97,6 +103,11 @@ def newest_rows(table: ScannedTable, shape: ScanShape) -> str:
 
 def _columns(table: ScannedTable) -> str:
     return ", ".join(map(quote, table.columns))
+
+
+def summaries() -> str:
+    """Return a query for one row a curve."""
+    return "SELECT * EXCLUDE (steps_unique) FROM summaries_rows"
 
 
 def runs() -> str:
@@ -254,3 +265,21 @@ def tables_of(views: Iterable[str]) -> frozenset[str]:
 
 
 ALL_VIEWS = frozenset(DEPENDS)
+
+OF_HELD_ROWS = {
+    "runs": runs,
+    "params": params,
+    "tags": tags,
+    "definitions": definitions,
+    "experiments": experiments,
+    "summaries": summaries,
+}
+"""Views made of `<table>_rows` and of each other, in an order in which they can be made."""
+
+OF_EVENTS = {"checkpoint_events": "checkpoints", "verifications": "verifications"}
+"""Views that show a table's rows as they are."""
+
+
+def raw_rows(table: str) -> str:
+    """Return a query for the rows of a table as they are."""
+    return f"SELECT * FROM {table}_rows"

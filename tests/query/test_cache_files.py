@@ -1,4 +1,4 @@
-"""Answers on disk: damage is a miss, room is bounded, other processes may do as they like, and nothing must be writable."""
+"""Answers on disk: damage is a miss, room is bounded, processes share it, and no disk need take them."""
 
 from __future__ import annotations
 

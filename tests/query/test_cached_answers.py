@@ -80,7 +80,7 @@ class CachedLake(RuleBasedStateMachine):
     @rule(data=st.data(), step=st.integers(0, 5), value=st.floats())
     @precondition(lambda self: self.runs)
     def log(self, data: st.DataObject, step: int, value: float) -> None:
-        number, run = data.draw(st.sampled_from(self.runs))
+        _, run = data.draw(st.sampled_from(self.runs))
         run.log({data.draw(st.sampled_from(["loss", "acc"])): value}, step=step)
 
     @rule(data=st.data())

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 import ckptlake
 from ckptlake import Capture, InvalidInputError, Lake, col, count, lit, metric, param, placeholder, tag, when
+from ckptlake.errors import QueryNotFoundError
 from ckptlake.query import nodes as n
 from ckptlake.query.saved import SavedQueries
 from ckptlake.query.trees import read_tree, write_tree
@@ -183,3 +184,17 @@ def test_values_of_every_kind_run(lake: Lake) -> None:
     assert query.to_dicts() == [{"count": 2}]
     assert lake.runs.where(col("started_at") - moment > timedelta(days=1)).count() == 2
     assert isinstance(time(1, 2).isoformat(), str)
+
+
+def test_a_saved_query_is_asked_by_its_name(lake: Lake) -> None:
+    lake.runs.where(param("lr") < placeholder("most")).select(lr=param("lr")).save("slow learners")
+    assert lake.query("slow learners", most=0.05).fetchall() == [(0.01,)]
+    going_on = lake.saved_query("slow learners", most=1).where(col("lr") > 0.05)
+    assert going_on.to_dicts() == [{"lr": 0.1}]
+    assert lake.saved_queries().names() == ["slow learners"]
+    with pytest.raises(QueryNotFoundError, match="slow learners"):
+        lake.query("slow lerners")
+    with pytest.raises(QueryNotFoundError, match="did you mean 'leaderboard'"):
+        lake.query("leaderbord")
+    with pytest.raises(QueryNotFoundError, match="no query 'x' is saved"):
+        lake.saved_query("x")

@@ -1,0 +1,101 @@
+"""Queries at the edges of what SQL does as it is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+import ckptlake
+from ckptlake import Capture, InvalidInputError, Lake, Query, col, lit, metric, param, row_number
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
+    with ckptlake.open(tmp_path_factory.mktemp("edges") / "lake") as lake:
+        for i in range(4):
+            parent = f"r{i - 1}" if i else None
+            params = {"lr": 0.1 * i, "LR": 10.0 * i}
+            with lake.run("e", f"n{i}", params, parent=parent, run_id=f"r{i}", capture=Capture.nothing()) as run:
+                for step in range(5):
+                    run.log({"m": float(step * i), "M": 100.0 + step}, step=step)
+        lake.commit()
+        yield lake
+
+
+def rows(query: Query) -> list[dict[str, object]]:
+    return query.to_dicts()
+
+
+def test_names_that_differ_by_case_alone_are_two_names(lake: Lake) -> None:
+    one = lake.runs.where(col("run_id") == "r1")
+    assert rows(one.select(a=param("lr"), b=param("LR"))) == [{"a": 0.1, "b": 10.0}]
+    assert rows(one.select(a=metric("m").max(), b=metric("M").max())) == [{"a": 4.0, "b": 104.0}]
+    twice = one.select(x=lit(1), X=lit(2)).union(one.select(X=lit(4), x=lit(3)))
+    assert rows(twice.limit(9).select(low=col("x"), high=col("X"))) == [{"low": 1, "high": 2}, {"low": 3, "high": 4}]
+
+
+def test_a_window_over_all_runs_sees_those_that_a_later_join_leaves_out(lake: Lake) -> None:
+    points = lake.metrics.where(col("metric") == "m").with_columns(most=col("value").max().over("metric"))
+    one = lake.runs.where(col("run_id") == "r1")
+    for how in ("semi", "inner"):
+        found = points.join(one.select("run_id"), on="run_id", how=how).select("most").distinct()  # type: ignore[arg-type]
+        assert rows(found) == [{"most": 12.0}]
+
+
+def test_columns_are_replaced_after_rows_are_made_distinct(lake: Lake) -> None:
+    found = lake.runs.select("experiment", "name").distinct().with_columns(name=col("experiment"))
+    assert rows(found) == [{"experiment": "e", "name": "e"}] * 4
+
+
+def test_rows_stay_in_their_order_through_windows_and_conditions(lake: Lake) -> None:
+    points = lake.metrics.where(col("metric") == "M").order_by(col("value").desc(), col("run_id").desc())
+    placed = points.with_columns(a=row_number().over("run_id", order_by="step"))
+    found = placed.with_columns(b=col("a").lag().over("run_id", order_by="step")).where(col("a") > 2).limit(3)
+    assert rows(found.select("run_id", "a", "b")) == [{"run_id": f"r{i}", "a": 5, "b": 4} for i in (3, 2, 1)]
+    assert rows(placed.distinct("metric").select("run_id")) == [{"run_id": "r3"}]
+
+
+def test_distinct_rows_are_told_by_their_columns_not_by_their_order(lake: Lake) -> None:
+    names = lake.runs.order_by("started_at").select("experiment").distinct()
+    assert rows(names) == [{"experiment": "e"}]
+    assert rows(names.order_by(row_number().over(order_by="experiment")).limit(5)) == [{"experiment": "e"}]
+    last = lake.runs.order_by(col("name").desc()).select("name").distinct().limit(1)
+    assert rows(last) == [{"name": "n3"}]
+
+
+def test_nouns_are_of_the_run_that_a_row_is_about_now(lake: Lake) -> None:
+    asked = lake.runs.where(param("lr") > 0.05)
+    above = [{"run_id": f"r{i}", "params.lr": 0.1 * i} for i in range(3)]
+    parents = asked.with_columns(run_id=col("parent_run_id")).select("run_id", param("lr"))
+    assert rows(parents.order_by("run_id")) == above
+    parents = asked.select(run_id=col("parent_run_id")).with_columns(param("lr")).order_by("run_id")
+    assert rows(parents) == above
+    swapped = asked.rename(run_id="child", parent_run_id="run_id").select("run_id", param("lr"))
+    assert rows(swapped.order_by("run_id")) == above
+    assert asked.select("name").where(param("lr") > 0.15).count() == 2
+
+
+def test_hidden_columns_are_no_names(lake: Lake) -> None:
+    with pytest.raises(InvalidInputError, match="begins with ~"):
+        lake.runs.rename(name="~name").sql()
+    with pytest.raises(InvalidInputError, match=r"there is no column '~param\.lr\.number'"):
+        lake.runs.where(param("lr") > 0).where(col("~param.lr.number") > 0).sql()
+
+
+def test_windows_stand_anywhere(lake: Lake) -> None:
+    place = row_number().over(order_by="name")
+    assert rows(lake.runs.where(place > 3).select("name")) == [{"name": "n3"}]
+    assert rows(lake.runs.order_by((place % 2).desc(), -place).select("name").limit(1)) == [{"name": "n2"}]
+    assert rows(lake.runs.distinct("experiment", order_by=-place).select("name")) == [{"name": "n3"}]
+    groups = lake.runs.group_by(odd=place % 2).agg(first=place.min()).order_by("odd")
+    assert rows(groups) == [{"odd": 0, "first": 2}, {"odd": 1, "first": 1}]
+    points = lake.metrics.where(col("metric") == "m", col("run_id") == "r2")
+    before = col("value").lag().over("run_id", order_by="step")
+    assert rows(points.agg(x=(col("value") - before).sum())) == [{"x": 8.0}]
+    twice = points.select("step", x=before.lag().over("run_id", order_by="step")).order_by(col("step").desc())
+    assert rows(twice.limit(1)) == [{"step": 4, "x": 4.0}]
+    both = lake.runs.union(lake.runs).where(row_number().over(order_by="name") == 3)
+    assert rows(both.select("name")) == [{"name": "n1"}]
+    with pytest.raises(InvalidInputError, match=r"row_number\(\)\.over\(\.\.\.\) has many values in a group"):
+        lake.runs.group_by("experiment").agg(x=place).sql()
