@@ -203,11 +203,26 @@ def _read(condition: Node, mention: _Mention, values: Mapping[str, object]) -> t
         name, members = mention.column(column), _members(items, values)
         if name is not None and members and all(mention.suits(name, member) for member in members):
             return name, OneOf(frozenset(members))
-    if kind == "FUNCTION" and condition.get("function_name") == "in_subtree":
-        given = [argument["expression"] for argument in condition.get("arguments", ()) if not argument.get("name")]
-        root = _value(given[1], values) if len(given) == 2 else None
+    if kind == "FUNCTION":
+        return _read_function(condition, mention, values)
+    return None
+
+
+def _read_function(
+    condition: Node, mention: _Mention, values: Mapping[str, object]
+) -> tuple[str, Bound | OneOf] | None:
+    given = [argument["expression"] for argument in condition.get("arguments", ()) if not argument.get("name")]
+    if len(given) != 2:
+        return None
+    if condition.get("function_name") == "in_subtree":
+        root = _value(given[1], values)
         if isinstance(root, str) and mention.column(given[0]) == "experiment":
             return "experiment", Bound(root, f"{root}{_AFTER_SLASH}")
+    if condition.get("function_name") == "contains":  # what DuckDB makes of `run_id in $runs`
+        name, members = mention.column(given[1]), _value(given[0], values)
+        is_list = isinstance(members, list | tuple) and len(members) > 0
+        if name is not None and is_list and all(mention.suits(name, member) for member in members):
+            return name, OneOf(frozenset(members))
     return None
 
 

@@ -28,7 +28,9 @@ def shown(node: Value) -> str:
         case Call("not", (inner,)):
             return f"~{_inner(inner)}"
         case Call(function, args) | Aggregate(function, args):
-            first, *rest = args or (Column(""),)
+            if not args:
+                return f"{'count' if function == 'count_rows' else function}()"
+            first, *rest = args
             return f"{_inner(first)}.{function}({', '.join(map(shown, rest))})"
         case Cast(value, kind):
             return f"{_inner(value)}.cast({kind})"

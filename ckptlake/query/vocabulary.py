@@ -171,9 +171,9 @@ def count() -> Expr:
 
 def row_number() -> Expr:
     """Return the place of a row from 1 on; needs `over(..., order_by=...)`."""
-    return Expr(Window(Call("row_number", ())))
+    return Expr(Window(Call("row_number", ())), "row_number")
 
 
 def rank() -> Expr:
     """Return the place of a row, the same for equals; needs `over(..., order_by=...)`."""
-    return Expr(Window(Call("rank", ())))
+    return Expr(Window(Call("rank", ())), "rank")

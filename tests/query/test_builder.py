@@ -123,6 +123,11 @@ def test_curves_are_tidy_and_pruned_to_the_runs_asked_for(lake: Lake) -> None:
     assert "reads" in str(told)
 
 
+def test_the_files_of_other_runs_are_not_opened(lake: Lake) -> None:
+    (told,) = lake.runs.where(col("name") == "odd").curves("val/loss").explain().scans
+    assert (told.files, told.num_files > 1) == (1, True)
+
+
 def test_thinned_curves_keep_every_spike(lake: Lake) -> None:
     whole = [row["value"] for row in rows(lake.runs.where(col("name") == "0.1-0").curves("acc"))]
     for choices in ({"every": 10}, {"points": 10}):
@@ -169,6 +174,11 @@ def test_windows_see_rows_that_a_later_condition_leaves_out(lake: Lake) -> None:
     weights = [0.5**back for back in range(10)]
     by_hand = sum(w * (9 - b) / 50 for b, w in enumerate(weights)) / sum(weights)
     assert found["ema"] == pytest.approx(by_hand, rel=1e-12)
+
+
+def test_a_place_is_a_column_of_its_own_name(lake: Lake) -> None:
+    placed = lake.runs.select("name", rank().over(order_by="name"), row_number().over(order_by="name"))
+    assert placed.columns == ("name", "rank", "row_number")
 
 
 def test_a_pivot_has_a_column_for_each_value(lake: Lake) -> None:
@@ -273,6 +283,15 @@ REFUSED: dict[str, tuple[Callable[[Lake], object], str]] = {
     "no aggregate": (lambda lake: lake.metrics.group_by("run_id").agg(col("value")).sql(), "many values in a group"),
     "two of a name": (lambda lake: lake.runs.select("name", name=lit(1)).sql(), "two columns would be called 'name'"),
     "a run of no run": (lambda lake: lake.experiments.where(param("lr") < 1).sql(), "no column run_id"),
+    "no order": (
+        lambda lake: lake.metrics.with_columns(x=col("value").lag()).sql(),
+        r"value\.lag\(1\) depends on the order of rows: say which",
+    ),
+    "a rolling mean without order": (
+        lambda lake: lake.metrics.select(x=col("value").rolling_mean(3).over("run_id")).sql(),
+        "depends on the order",
+    ),
+    "a place without order": (lambda lake: lake.metrics.select(rank().over("run_id")).sql(), r"rank\(\) depends"),
     "an object": (lambda lake: lake.runs.where(col("name") == object()), "cannot stand in a query"),
     "half a case": (lambda lake: lake.runs.select(x=when(col("pid") > 1)), "needs its then"),
     "a limit": (lambda lake: lake.runs.limit(-1), "from 0 on"),

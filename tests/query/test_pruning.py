@@ -29,6 +29,12 @@ CORPUS: list[tuple[str, dict[str, Any]]] = [
     (f"SELECT {ALL} FROM metrics WHERE run_id NOT IN ('r-a1', 'r-b1')", {}),
     (f"SELECT {ALL} FROM metrics WHERE run_id = ANY(['r-a1', 'r-b1'])", {}),
     (f"SELECT {ALL} FROM metrics WHERE list_contains($runs, run_id)", {"runs": ["r-a1", "r-e1"]}),
+    (f"SELECT {ALL} FROM metrics WHERE run_id IN $runs AND step IN $steps", {"runs": ["r-a1", "r-c1"], "steps": [1, 9]}),
+    (f"SELECT {ALL} FROM metrics WHERE run_id NOT IN $runs", {"runs": ["r-a1"]}),
+    (f"SELECT {ALL} FROM metrics WHERE run_id IN $runs", {"runs": []}),
+    (f"SELECT {ALL} FROM metrics WHERE run_id IN $runs OR step = 3", {"runs": ["r-a1", None]}),
+    (f"SELECT {ALL} FROM metrics WHERE contains($text, run_id)", {"text": "r-a1, r-b1"}),
+    (f"SELECT {ALL} FROM metrics WHERE contains(run_id, $text)", {"text": "a1"}),
     (f"SELECT {ALL} FROM metrics WHERE step BETWEEN 3 AND 8", {}),
     (f"SELECT {ALL} FROM metrics WHERE step NOT BETWEEN 3 AND 30", {}),
     (f"SELECT {ALL} FROM metrics WHERE step BETWEEN NULL AND 8", {}),
@@ -259,6 +265,7 @@ class TestHowManyFiles:
     def test_bound_values_and_joins_narrow_too(self, busy_lake: Lake, opened: Callable[[Lake], list[Sources]]) -> None:
         expected = self.holding(busy_lake, "run_id = 'r-a1'")
         assert self.of(busy_lake, opened, "FROM metrics WHERE run_id = $r", r="r-a1") == expected
+        assert self.of(busy_lake, opened, "FROM metrics WHERE run_id IN $r", r=["r-a1"]) == expected
         joined = "SELECT * FROM runs r LEFT JOIN metrics m ON m.run_id = r.run_id AND m.run_id = 'r-a1'"
         assert self.of(busy_lake, opened, joined) == expected
         both = "FROM metrics WHERE run_id = 'r-a1' UNION ALL FROM metrics WHERE run_id = 'r-b1'"
