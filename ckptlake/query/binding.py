@@ -23,13 +23,13 @@ from ckptlake.query.hidden import (
     without_hidden,
     without_windows,
 )
-from ckptlake.query.kinds import kind_of_aggregate, kind_of_call, kind_of_const
+from ckptlake.query.kinds import check_place, kind_of_aggregate, kind_of_call, kind_of_const
 from ckptlake.query.showing import shown
+from ckptlake.query.unknown_names import check_known, listed
 from ckptlake.query.windows import lift
 
 Noun = n.Param | n.Tag | n.Metric
 _COUNTS = frozenset({"count", "nan_count", "arg_min", "arg_max", "last_step"})
-_LISTED = 12
 
 
 class Names(Protocol):
@@ -282,14 +282,14 @@ class _Binder:
         match noun:
             case n.Param(key, kind):
                 known = self._names.params()
-                _check_known("param", key, known, f"metric({key!r})" if key in self._names.metrics() else None)
+                check_known("param", key, known, f"metric({key!r})" if key in self._names.metrics() else None)
                 if kind in ("number", "bool") and known[key] == "text":
                     raise InvalidInputError(f"the param {key!r} is a text in every run: compare it with a text")
                 return noun if kind is not None else replace(noun, kind=known[key])
             case n.Tag(key):
-                _check_known("tag", key, self._names.tags())
+                check_known("tag", key, self._names.tags())
             case n.Metric(name):
-                _check_known("metric", name, self._names.metrics())
+                check_known("metric", name, self._names.metrics())
         return noun
 
     def _kind_of_noun(self, noun: Noun) -> str:
@@ -316,7 +316,7 @@ class _Binder:
         meant = [text for text, is_known in others.items() if is_known and "run_id" in schema]
         near = meant or difflib.get_close_matches(name, there, 3, 0.5)
         hint = f"did you mean {' or '.join(near)}? " if near else ""
-        return f"there is no column {name!r}; {hint}the columns here are {_list(there)}"
+        return f"there is no column {name!r}; {hint}the columns here are {listed(there)}"
 
     def _check_ordered(self, value: n.Value, schema: Schema) -> None:
         kind = self.kind(value, schema)
@@ -339,6 +339,8 @@ class _Binder:
                 cls.kind(inner, schema)
                 return kind
             case n.Window(over, partition, order, rows):
+                if isinstance(over, n.Call):
+                    check_place(over.function, shown(over))
                 if not order and _needs_order(over, rows):
                     raise InvalidInputError(
                         f"{shown(over)} depends on the order of rows: say which, as in .over('run_id', order_by='step')"
@@ -394,17 +396,3 @@ def _outside_windows(value: n.Value) -> bool:
 
 def _needs_order(over: n.Value, rows: int | None) -> bool:
     return isinstance(over, n.Call) or rows is not None or (isinstance(over, n.Aggregate) and over.function == "ema")
-
-
-def _check_known(what: str, name: str, known: Iterable[str], instead: str | None = None) -> None:
-    there = list(known)
-    if name in there:
-        return
-    near = [instead] if instead else difflib.get_close_matches(name, there, 3, 0.5)
-    hint = f"; did you mean {' or '.join(near)}?" if near else f"; there are {_list(there)}"
-    raise InvalidInputError(f"no run has the {what} {name!r}{hint}")
-
-
-def _list(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return (", ".join(sorted(names)[:_LISTED]) or "none") + more

@@ -19,6 +19,7 @@ _OF_DUCKDB: Final = {
     "UINTEGER": "int", "USMALLINT": "int", "UTINYINT": "int", "INTERVAL": "duration", "TIMESTAMP": "time",
     "TIMESTAMP WITH TIME ZONE": "time", "UHUGEINT": "int",
 }  # fmt: skip
+_OF_PLACES: Final = frozenset({"row_number", "rank", "lag", "lead"})
 _TEXT_TESTS: Final = frozenset({"like", "ilike", "matches", "starts_with", "ends_with", "contains"})
 _COMPARING: Final = frozenset({"eq", "ne", "lt", "le", "gt", "ge", "is_in", "between"})
 _FLOAT_OF_NUMBER: Final = frozenset({"log", "log10", "exp", "sqrt", "div", "pow"})
@@ -93,6 +94,16 @@ def _of_arithmetic(function: str, known: Sequence[str], told: str) -> str:
     if function in _FLOAT_OF_NUMBER:
         return "float"
     return _widest(known)
+
+
+def check_place(function: str, told: str) -> None:
+    """Refuse what is no function of places among rows.
+
+    Raises:
+        InvalidInputError: there is no such function.
+    """
+    if function not in _OF_PLACES:
+        raise InvalidInputError(f"{told}: there is no function {function!r:.40}")
 
 
 def kind_of_aggregate(function: str, kinds: Sequence[str], told: str) -> str:

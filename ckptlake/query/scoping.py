@@ -36,7 +36,8 @@ def _scoped(table: n.Table, rows_of: RowsOf) -> n.Table:
             runs = rows_of(compile_query(Bound(found, {"run_id": "text"}), DuckDB()))
             if len(runs) <= MOST_RUNS:
                 ids = n.Const(tuple(sorted(run for (run,) in runs if run is not None)), "tuple")
-                return replace(changed, left=_narrowed(left, ids))
+                narrowed = _narrowed(left, ids)
+                return narrowed if (on, changed.how) == (("run_id",), "semi") else replace(changed, left=narrowed)
     return changed
 
 
