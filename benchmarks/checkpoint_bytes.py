@@ -232,7 +232,7 @@ def _speed(context: Context, state: State) -> list[Row]:
             reference=speed["zipnn"],
             against="MB/s: ZipNN, one thread",
             target=Target("at least", 2.5, "ratio"),
-            details={"all": seconds},
+            details={"all": dict(seconds)},
         ),
         Row(
             what=f"{what} to a file, synced",
@@ -240,7 +240,7 @@ def _speed(context: Context, state: State) -> list[Row]:
             unit="MB/s",
             reference=speed["zipnn to a file"],
             against="MB/s: ZipNN, one thread",
-            details={"all": seconds},
+            details={"all": dict(seconds)},
         ),
         Row(
             what="the same: bytes",
