@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Generic, Protocol, TypeVar
 
+from ckptlake.checkpoints.parallel import in_two_threads
 from ckptlake.checkpoints.sources import Source
 from ckptlake.checkpoints.staging import Staging
 from ckptlake.errors import InvalidInputError
@@ -39,12 +41,13 @@ class Fence:
     def copy_what_fits(self) -> None:
         """Copy what is not saved yet, as far as the staging memory reaches."""
         with self._lock:
-            live, self._live = self._live, []
-            for source in live:
-                if source.is_live and self._staging.fits(source.leaf):
-                    source.stage(self._staging.copy)
-                elif source.is_live:
-                    self._live.append(source)
+            live = [source for source in self._live if source.is_live]
+            held = [(source, self._staging.find_room(source.leaf)) for source in live]
+            in_two_threads(
+                [partial(source.stage, room) for source, room in held if room is not None],
+                [source.leaf.nbytes for source, room in held if room is not None],
+            )
+            self._live = [source for source, room in held if room is None]
 
     def __call__(self, *_: object) -> None:
         self.copy_what_fits()

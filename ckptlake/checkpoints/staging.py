@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +13,11 @@ import numpy.typing as npt
 from ckptlake.checkpoints.tree import Leaf, read_bytes
 
 Buffer = npt.NDArray[np.uint8]
+
+
+def _copied(buffer: Buffer, leaf: Leaf) -> memoryview:
+    np.copyto(buffer, np.frombuffer(read_bytes(leaf), np.uint8))
+    return buffer.data
 
 
 class Staging:
@@ -26,26 +33,19 @@ class Staging:
         self._held_bytes = 0
         self._lock = threading.Lock()
 
-    def fits(self, leaf: Leaf) -> bool:
-        """Return whether there is, or may be, a buffer for a tensor of this size."""
-        with self._lock:
-            return bool(self._free[leaf.nbytes]) or self._held_bytes + leaf.nbytes <= self._max_bytes
-
-    def copy(self, leaf: Leaf) -> memoryview:
-        """Return a copy of the tensor's bytes."""
-        buffer = self._take(leaf.nbytes)
-        np.copyto(buffer, np.frombuffer(read_bytes(leaf), np.uint8))
-        return buffer.data
-
-    def _take(self, nbytes: int) -> Buffer:
+    def find_room(self, leaf: Leaf) -> Callable[[Leaf], memoryview] | None:
+        """Return what copies a tensor into a buffer that is its own from now on, or None where there is no room."""
+        nbytes = leaf.nbytes
         with self._lock:
             if self._free[nbytes]:
                 buffer = self._free[nbytes].pop()
-            else:
+            elif self._held_bytes + nbytes <= self._max_bytes:
                 buffer = np.empty(nbytes, np.uint8)
                 self._held_bytes += nbytes
+            else:
+                return None
             self._used.append(buffer)
-            return buffer
+        return partial(_copied, buffer)
 
     def give_back(self) -> None:
         """Take back all buffers: the save they were for is over."""
