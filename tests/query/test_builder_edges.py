@@ -182,3 +182,8 @@ def test_the_first_row_counts_even_if_it_has_no_value(lake: Lake) -> None:
     )
     assert rows(found) == [{"first": None, "last": "r0", "low": "r0"}]
     assert rows(lake.runs.agg(x=lit(1).arg_max(lit(-(2**63)) + col("attempt") - 1))) == [{"x": 1}]
+
+
+def test_texts_are_put_together(lake: Lake) -> None:
+    found = lake.runs.order_by("name").select(a=col("experiment") + "/" + col("name"), b=col("parent_run_id") + "x")
+    assert rows(found.limit(2)) == [{"a": "e/n0", "b": None}, {"a": "e/n1", "b": "r0x"}]
