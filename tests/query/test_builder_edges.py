@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -187,3 +188,14 @@ def test_the_first_row_counts_even_if_it_has_no_value(lake: Lake) -> None:
 def test_texts_are_put_together(lake: Lake) -> None:
     found = lake.runs.order_by("name").select(a=col("experiment") + "/" + col("name"), b=col("parent_run_id") + "x")
     assert rows(found.limit(2)) == [{"a": "e/n0", "b": None}, {"a": "e/n1", "b": "r0x"}]
+
+
+def test_points_that_are_nan_are_found_in_files(tmp_path: Path) -> None:
+    with ckptlake.open(tmp_path / "lake") as lake:
+        with lake.run("e", capture=Capture.nothing()) as run:
+            for step, value in enumerate((1.0, math.nan, 2.5)):
+                run.log({"m": value, "all": math.nan}, step=step)
+        lake.commit()
+        assert lake.metrics.where(col("value").is_nan()).count() == 4
+        assert lake.metrics.where(col("value") > 5).count() == 4
+        assert lake.sql("SELECT count(*) FROM metrics WHERE isnan(value)").fetchall() == [(4,)]
