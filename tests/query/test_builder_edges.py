@@ -167,6 +167,9 @@ def test_constants_order_and_group_nothing(lake: Lake) -> None:
         ordered = lake.runs.order_by(lit(value), col("name").desc(), lit(value))
         assert [row["name"] for row in rows(ordered)] == ["n3", "n2", "n1", "n0"]
         assert lake.runs.distinct("experiment", order_by=lit(value)).count() == 1
+        named = lake.runs.select("name", x=lit(value))
+        assert rows(named.group_by("x").count()) == [{"x": value, "count": 4}]
+        assert [row["name"] for row in rows(named.order_by("x", "name"))] == ["n0", "n1", "n2", "n3"]
 
 
 def test_a_condition_on_a_union_sees_floats_where_one_side_has_them(lake: Lake) -> None:
