@@ -100,8 +100,8 @@ class _Writer:
                 block = self.block(source)
                 if block.limit or (block.is_distinct and not all(isinstance(key.value, n.Column) for key in keys)):
                     block = self._wrapped(block)
-                told = [key for key in keys if not isinstance(key.value, n.Const)]
-                block.order = [*(self._order(key, block) for key in told), *block.order]
+                told = [self._order(key, block) for key in keys]
+                block.order = [*(text for text in told if not _is_constant(text.rpartition("\0")[0])), *block.order]
                 return block
             case n.Slice(source, length, offset):
                 block = self.block(source)
@@ -182,9 +182,9 @@ class _Writer:
         grouped = {name: self.value(value, block) for name, value in keys}
         made = {name: self.value(value, block) for name, value in columns}
         block.columns = {**grouped, **made}
-        for name, value in keys:
-            if isinstance(value, n.Const) and value.value is not None:  # SQL would take a parameter for a place
-                grouped[name] = block.columns[name] = Text(f"coalesce({grouped[name].sql})", grouped[name].kind)
+        for name, text in grouped.items():
+            if _is_constant(text.sql) and text.sql != "NULL":  # SQL would take a parameter for a place
+                grouped[name] = block.columns[name] = Text(f"coalesce({text.sql})", text.kind)
         block.group = [text.sql for text in grouped.values()]
         block.order = []
         return block
@@ -368,6 +368,10 @@ _TELLING = frozenset({"run_id", "metric", "step", "checkpoint_id", "path", "expe
 
 def _names_in(values: Sequence[n.Value]) -> set[str]:
     return {node.name for value in values for node in n.walk(value) if isinstance(node, n.Column)}
+
+
+def _is_constant(sql: str) -> bool:
+    return sql == "NULL" or _PARAMETER.fullmatch(sql) is not None
 
 
 def _unordered(block: _Block) -> _Block:

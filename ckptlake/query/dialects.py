@@ -41,6 +41,8 @@ class DuckDB:
         texts = [arg.sql for arg in args]
         if function in ("add", "sub", "mul") and all(arg.kind == "int" for arg in args):
             return f"(CAST({texts[0]} AS BIGINT) {_OPERATORS[function]} {texts[1]})"  # small ones are kept in 32 bits
+        if function == "add" and "text" in (args[0].kind, args[1].kind):
+            return f"({texts[0]} || {texts[1]})"
         if function in _OPERATORS:
             return f"({texts[0]} {_OPERATORS[function]} {texts[1]})"
         if function in ("and", "or"):

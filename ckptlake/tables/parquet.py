@@ -51,6 +51,7 @@ def write_staged(
             data_page_size=8 << 20,
             use_dictionary=[p for p in map(_path_in_file, rows.schema) if p not in encodings] if encodings else True,
             column_encoding=encodings or None,
+            write_statistics=_with_bounds(rows),
             store_schema=False,
         )
         sync_file(staged)
@@ -60,6 +61,16 @@ def write_staged(
     status = staged.stat()
     stats_json = json.dumps(statistics(rows), allow_nan=False)
     return DataFile(path, status.st_size, rows.num_rows, partition, stats_json, int(status.st_mtime * 1000))
+
+
+def _with_bounds(rows: pa.Table) -> bool | list[str]:
+    """Return the columns whose bounds may stand in the file: readers take bounds to say that there is no NaN."""
+    unbounded = {field.name for field in rows.schema if _has_nan(rows.column(field.name))}
+    return [_path_in_file(field) for field in rows.schema if field.name not in unbounded] if unbounded else True
+
+
+def _has_nan(column: pa.ChunkedArray) -> bool:
+    return pa.types.is_floating(column.type) and bool(pc.any(pc.is_nan(column)).as_py())
 
 
 def _path_in_file(field: pa.Field) -> str:
@@ -116,7 +127,7 @@ def _bounds(column: pa.ChunkedArray) -> tuple[Any, Any] | None:
         used = pc.unique(column)
         column = used.dictionary.take(used.indices) if isinstance(used, pa.DictionaryArray) else used
         kind = column.type
-    if pa.types.is_floating(kind) and pc.any(pc.is_nan(column)).as_py():
+    if _has_nan(column):
         return None
     if pa.types.is_boolean(kind) or pa.types.is_nested(kind):
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -166,6 +167,9 @@ def test_constants_order_and_group_nothing(lake: Lake) -> None:
         ordered = lake.runs.order_by(lit(value), col("name").desc(), lit(value))
         assert [row["name"] for row in rows(ordered)] == ["n3", "n2", "n1", "n0"]
         assert lake.runs.distinct("experiment", order_by=lit(value)).count() == 1
+        named = lake.runs.select("name", x=lit(value))
+        assert rows(named.group_by("x").count()) == [{"x": value, "count": 4}]
+        assert [row["name"] for row in rows(named.order_by("x", "name"))] == ["n0", "n1", "n2", "n3"]
 
 
 def test_a_condition_on_a_union_sees_floats_where_one_side_has_them(lake: Lake) -> None:
@@ -182,3 +186,19 @@ def test_the_first_row_counts_even_if_it_has_no_value(lake: Lake) -> None:
     )
     assert rows(found) == [{"first": None, "last": "r0", "low": "r0"}]
     assert rows(lake.runs.agg(x=lit(1).arg_max(lit(-(2**63)) + col("attempt") - 1))) == [{"x": 1}]
+
+
+def test_texts_are_put_together(lake: Lake) -> None:
+    found = lake.runs.order_by("name").select(a=col("experiment") + "/" + col("name"), b=col("parent_run_id") + "x")
+    assert rows(found.limit(2)) == [{"a": "e/n0", "b": None}, {"a": "e/n1", "b": "r0x"}]
+
+
+def test_points_that_are_nan_are_found_in_files(tmp_path: Path) -> None:
+    with ckptlake.open(tmp_path / "lake") as lake:
+        with lake.run("e", capture=Capture.nothing()) as run:
+            for step, value in enumerate((1.0, math.nan, 2.5)):
+                run.log({"m": value, "all": math.nan}, step=step)
+        lake.commit()
+        assert lake.metrics.where(col("value").is_nan()).count() == 4
+        assert lake.metrics.where(col("value") > 5).count() == 4
+        assert lake.sql("SELECT count(*) FROM metrics WHERE isnan(value)").fetchall() == [(4,)]

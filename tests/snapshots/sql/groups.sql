@@ -1,0 +1,3 @@
+SELECT t1."~param.lr.number" AS "params.lr", count(*) AS "count", avg(t2."~metric.val/loss.min") AS "mean", CASE WHEN count(t2."~metric.val/loss.min") < 2 THEN NULL WHEN count(*) FILTER (NOT isfinite(t2."~metric.val/loss.min")) > 0 THEN CAST('nan' AS DOUBLE) ELSE stddev_samp(t2."~metric.val/loss.min") FILTER (isfinite(t2."~metric.val/loss.min")) END AS "spread"
+FROM "runs" AS t0 LEFT JOIN (SELECT run_id, any_value(number) FILTER (key = $p0) AS "~param.lr.number" FROM params WHERE key IN ($p0) GROUP BY run_id) AS t1 ON t1.run_id = t0."run_id" LEFT JOIN (SELECT run_id, min(min) FILTER (metric = $p1) AS "~metric.val/loss.min" FROM summaries WHERE metric IN ($p1) GROUP BY run_id) AS t2 ON t2.run_id = t0."run_id"
+GROUP BY t1."~param.lr.number"
