@@ -339,11 +339,9 @@ class _Binder:
             case n.Cast(inner, kind):
                 cls.kind(inner, schema)
                 return kind
-            case n.Window(over, partition, order, rows):
-                if not order and _needs_order(over, rows):
-                    raise InvalidInputError(
-                        f"{shown(over)} depends on the order of rows: say which, as in .over('run_id', order_by='step')"
-                    )
+            case n.Window(over, partition, order, _):
+                if not order and value.needs_order:
+                    raise InvalidInputError(f"{shown(over)} depends on the order of rows: give .over(..., order_by=...)")
                 for part in (*partition, *(one.value for one in order)):
                     cls.kind(part, schema)
                 return cls.kind(over, schema)
@@ -382,10 +380,6 @@ def _outside_windows(value: n.Value) -> bool:
     if isinstance(value, n.Window):
         return False
     return any(_outside_windows(child) for child in n.children(value) if isinstance(child, n.Value))
-
-
-def _needs_order(over: n.Value, rows: int | None) -> bool:
-    return isinstance(over, n.Call) or rows is not None or (isinstance(over, n.Aggregate) and over.function == "ema")
 
 
 def _check_known(what: str, name: str, known: Iterable[str], instead: str | None = None) -> None:
