@@ -338,12 +338,12 @@ class _Binder:
             case n.Cast(inner, kind):
                 cls.kind(inner, schema)
                 return kind
-            case n.Window(over, partition, order, rows):
+            case n.Window(over, partition, order, _):
                 if isinstance(over, n.Call):
                     check_place(over.function, shown(over))
-                if not order and _needs_order(over, rows):
+                if not order and value.needs_order:
                     raise InvalidInputError(
-                        f"{shown(over)} depends on the order of rows: say which, as in .over('run_id', order_by='step')"
+                        f"{shown(over)} depends on the order of rows: give .over(..., order_by=...)"
                     )
                 for part in (*partition, *(one.value for one in order)):
                     cls.kind(part, schema)
@@ -392,7 +392,3 @@ def _outside_windows(value: n.Value) -> bool:
     if isinstance(value, n.Window):
         return False
     return any(_outside_windows(child) for child in n.children(value) if isinstance(child, n.Value))
-
-
-def _needs_order(over: n.Value, rows: int | None) -> bool:
-    return isinstance(over, n.Call) or rows is not None or (isinstance(over, n.Aggregate) and over.function == "ema")

@@ -25,6 +25,14 @@ if TYPE_CHECKING:
     from ckptlake.query.explanation import Explanation
 
 _MOST_PIVOTED = 200
+_ELSEWHERE = {
+    "filter": "where", "query": "where", "sort": "order_by", "sort_values": "order_by", "orderBy": "order_by",
+    "head": "limit", "take": "limit", "groupby": "group_by", "groupBy": "group_by", "mutate": "with_columns",
+    "assign": "with_columns", "collect": "to_polars", "execute": "to_polars", "fetchall": "to_dicts", "pl": "to_polars",
+    "df": "to_pandas", "unique": "distinct", "merge": "join", "concat": "union",
+    "height": "count()",
+}  # fmt: skip
+"""What other libraries call what a query can do."""
 Join = Literal["inner", "left", "full", "semi", "anti"]
 
 
@@ -332,6 +340,10 @@ class Query:
 
     def __iter__(self) -> NoReturn:
         raise InvalidInputError("a query is not a list of rows: ask query.to_dicts(), .to_polars() or .batches()")
+
+    def __getattr__(self, attribute: str) -> NoReturn:
+        meant = _ELSEWHERE.get(attribute)
+        raise AttributeError(f"a query has no {attribute!r}" + (f": it is called {meant} here" if meant else ""))
 
     def __repr__(self) -> str:
         return f"<Query\n{self.sql()}\n>"

@@ -135,6 +135,9 @@ class DuckDB:
     def _exp(self, value: Text) -> str:
         return f"exp({self.as_float(value)})"
 
+    def _seconds(self, value: Text) -> str:
+        return f"CAST(epoch({value.sql}) AS DOUBLE)"
+
     def number(self, value: float) -> str:
         """Return a float that SQL has no digits for, or an integer."""
         return f"CAST('{value!r}' AS DOUBLE)"

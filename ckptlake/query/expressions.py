@@ -10,16 +10,7 @@ from typing import NoReturn
 from ckptlake._internal.names import check_name
 from ckptlake.errors import InvalidInputError
 from ckptlake.query.constants import Unfinished, constant, setting
-from ckptlake.query.nodes import (
-    Aggregate,
-    Call,
-    Cast,
-    Column,
-    Const,
-    Order,
-    Value,
-    Window,
-)
+from ckptlake.query.nodes import Aggregate, Call, Cast, Column, Const, Order, Value, Window
 from ckptlake.query.showing import shown
 
 _KINDS = {int: "int", float: "float", str: "text", bool: "bool", datetime: "time"}
@@ -217,6 +208,10 @@ class Expr:
     def length(self) -> Expr:
         """Return how many characters a text has."""
         return self._call("length")
+
+    def seconds(self) -> Expr:
+        """Return how long a duration is, or how far a time lies behind 1970, in seconds."""
+        return self._call("seconds")
 
     def cast(self, kind: type) -> Expr:
         """Return it as int, float, str, bool or datetime; what cannot be read so raises when the query runs."""

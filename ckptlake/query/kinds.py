@@ -67,6 +67,9 @@ def kind_of_call(function: str, kinds: Sequence[str], told: str) -> str:
     if function in ("lower", "upper", "length"):
         _check(known, frozenset({"text"}), f"{told}: only texts have that", "cast(str) makes a text")
         return "int" if function == "length" else "text"
+    if function == "seconds":
+        _check(known, frozenset({"duration", "time", "date"}), f"{told}: only times and durations have that", "")
+        return "float"
     if function == "coalesce":
         _check_comparable(known, told)
         return _widest(known)

@@ -148,6 +148,12 @@ class Window(Value):
     order: tuple[Order, ...] = ()
     rows: int | None = None
 
+    @property
+    def needs_order(self) -> bool:
+        """Whether it is another value where its rows come in another order."""
+        is_place = isinstance(self.over, Call)
+        return is_place or self.rows is not None or (isinstance(self.over, Aggregate) and self.over.function == "ema")
+
 
 # -- tables
 

@@ -237,6 +237,16 @@ def test_values_in_one_row(lake: Lake) -> None:
     ]  # fmt: skip
 
 
+def test_times_and_durations_are_counted_in_seconds(lake: Lake) -> None:
+    start, end = col("started_at"), col("ended_at")
+    query = lake.runs.select(a=(end - start).seconds(), b=start.seconds(), c="started_at", d="duration_s")
+    for row in rows(query):
+        assert row["a"] == pytest.approx(row["d"])
+        assert row["b"] == pytest.approx(row["c"].timestamp(), rel=1e-15)  # type: ignore[attr-defined]
+    with pytest.raises(InvalidInputError, match="only times and durations have that, got a text"):
+        lake.runs.select(col("name").seconds()).sql()
+
+
 def test_aggregates_of_everything(lake: Lake) -> None:
     points = lake.metrics.where(col("metric") == "acc")
     found = rows(
@@ -285,7 +295,7 @@ REFUSED: dict[str, tuple[Callable[[Lake], object], str]] = {
     "a run of no run": (lambda lake: lake.experiments.where(param("lr") < 1).sql(), "no column run_id"),
     "no order": (
         lambda lake: lake.metrics.with_columns(x=col("value").lag()).sql(),
-        r"value\.lag\(1\) depends on the order of rows: say which",
+        r"value\.lag\(1\) depends on the order of rows: give ",
     ),
     "a rolling mean without order": (
         lambda lake: lake.metrics.select(x=col("value").rolling_mean(3).over("run_id")).sql(),
@@ -302,6 +312,14 @@ REFUSED: dict[str, tuple[Callable[[Lake], object], str]] = {
 def test_what_cannot_be_meant_is_refused(lake: Lake, ask: Callable[[Lake], object], message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
         ask(lake)
+
+
+def test_words_of_other_libraries_are_told_apart(lake: Lake) -> None:
+    with pytest.raises(AttributeError, match="a query has no 'filter': it is called where here"):
+        lake.runs.filter(col("pid") > 1)
+    with pytest.raises(AttributeError, match=r"a query has no 'fly'$"):
+        lake.runs.fly()
+    assert not hasattr(lake.runs, "_repr_mimebundle_")
 
 
 def test_a_query_shows_itself(lake: Lake) -> None:
