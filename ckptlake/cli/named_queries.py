@@ -39,7 +39,9 @@ class _Queries(TyperGroup):
         return _command_of(get_query(cmd_name))
 
 
-app = typer.Typer(cls=_Queries, invoke_without_command=True, no_args_is_help=True, subcommand_metavar="[NAME] [ARGS]...")
+app = typer.Typer(
+    cls=_Queries, invoke_without_command=True, no_args_is_help=True, subcommand_metavar="[NAME] [ARGS]..."
+)
 
 
 @app.callback()
