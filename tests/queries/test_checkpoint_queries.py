@@ -95,7 +95,10 @@ def test_storage(saved: Scene) -> None:
     ]
     assert sum(row["share"] for row in by_experiment) == pytest.approx(1.0)
     used = {usage.name: usage.stored_bytes for usage in saved.lake.checkpoints.usage("experiment")}
-    assert {row["experiment"]: row["stored_bytes"] for row in by_experiment} == used
+    manifests = dict.fromkeys(used, 0)
+    for record in records:
+        manifests[record.experiment] += (saved.lake.path / record.location).stat().st_size
+    assert {row["experiment"]: row["stored_bytes"] + manifests[row["experiment"]] for row in by_experiment} == used
     assert [row["experiment"] for row in saved.ask("storage_by_experiment", experiment="e")] == ["e/net"]
 
 
