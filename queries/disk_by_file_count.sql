@@ -7,8 +7,8 @@
 -- column checkpoints: its checkpoints that are there
 -- column files: files that they lie in: one for each checkpoint, and the packs of tensors
 -- column packs: of these, packs
--- column stored_bytes: bytes that the checkpoints take
--- column bytes_per_file: bytes a file
+-- column stored_bytes: bytes of the packs, for the experiment that wrote them
+-- column bytes_per_file: stored bytes a file
 WITH held AS (
     SELECT experiment, checkpoint_id, location, packs, stored_bytes FROM checkpoints
     WHERE $experiment::VARCHAR IS NULL OR in_subtree(experiment, $experiment)

@@ -34,8 +34,8 @@ summed AS (
     FROM results GROUP BY experiment, direction, params
 )
 SELECT experiment,
-    list_aggregate(list_transform(params, lambda one: one.key || '=' || coalesce(one.value, 'null')), 'string_agg', ', ')
+    array_to_string(list_transform(params, lambda one: one.key || '=' || coalesce(one.value, 'null')), ', ')
         AS configuration,
     n, mean, std, best_mean, best_std, not_finite
 FROM summed
-ORDER BY CASE direction WHEN 'max' THEN -mean WHEN 'min' THEN mean END, experiment, configuration
+ORDER BY CASE direction WHEN 'max' THEN -mean WHEN 'min' THEN mean END, experiment, configuration, params

@@ -7,7 +7,7 @@
 -- column runs: its runs
 -- column checkpoints: their checkpoints that are there
 -- column logical_bytes: bytes of all tensors of these
--- column stored_bytes: bytes that they take
+-- column stored_bytes: bytes of the files of their tensors; the manifest beside each is small and not counted
 -- column share: of all stored bytes in the answer
 -- column points: points of its metrics
 WITH started AS (SELECT experiment, count(*) AS runs FROM runs GROUP BY experiment),

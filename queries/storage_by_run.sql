@@ -1,6 +1,6 @@
 -- title: Storage by run
--- description: What the checkpoints of each run take, the most first. Files count for the checkpoint that wrote them;
---   those of deleted checkpoints that others still need are seen by `ckptlake du` alone.
+-- description: What the checkpoints of each run take, the most first. A file counts for the checkpoint that wrote it;
+--   files of deleted checkpoints that others still need are seen by `ckptlake du` alone.
 -- parameter experiment text = null: only this experiment and those below it; null for all
 -- column run_id: the run
 -- column name: what people call it
@@ -8,7 +8,7 @@
 -- column status: running, finished, failed or killed
 -- column checkpoints: checkpoints that are there
 -- column logical_bytes: bytes of all their tensors
--- column stored_bytes: bytes that they take
+-- column stored_bytes: bytes of the files of their tensors; the manifest beside each is small and not counted
 -- column points: points of its metrics
 WITH saved AS (
     SELECT run_id, count(*) AS checkpoints, sum(logical_bytes) AS logical_bytes, sum(stored_bytes) AS stored_bytes

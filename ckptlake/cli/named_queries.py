@@ -26,7 +26,7 @@ class _Queries(TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:
         from ckptlake.query.library import list_queries
 
-        return [query.name for query in list_queries()]
+        return [*super().list_commands(ctx), *(query.name for query in list_queries())]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Return the command of a query.
@@ -36,7 +36,7 @@ class _Queries(TyperGroup):
         """
         from ckptlake.query.library import get_query
 
-        return _command_of(get_query(cmd_name))
+        return super().get_command(ctx, cmd_name) or _command_of(get_query(cmd_name))
 
 
 app = typer.Typer(

@@ -30,7 +30,10 @@ TAKEN_NAMES = frozenset({"as_of", "csv", "help", "json", "lake", "list"})
 
 _ORDER = ("title", "description", "parameter", "column")
 _NAME = r"[a-z][a-z0-9_]*"
-_ENTRY = re.compile(r"-- (?P<kind>title|description|parameter|column)\b *(?P<head>.*?): (?P<meaning>.*\S)\s*")
+_ENTRY = re.compile(
+    r"-- (?P<kind>title|description|parameter|column)\b *"
+    r'(?P<head>(?:"(?:[^"\\]|\\.)*"|[^":]|:(?! ))*): (?P<meaning>.*\S)\s*'
+)
 _CONTINUATION = re.compile(r"--   \s*(.*\S)\s*")
 _PARAMETER = re.compile(rf"(?P<name>{_NAME}) (?P<type>\S+) (?:required|= (?P<default>.+))")
 _COLUMN = re.compile(_NAME)

@@ -61,6 +61,7 @@ class Parameter:
         return self.name if self.required else f"[{self.name}]"
 
 
+_HINTS = 3
 _ARTICLES = {"integer": "an ", "boolean": "a "}
 
 
@@ -149,7 +150,8 @@ def nearest(name: str, known: Iterable[str], there_are: str) -> str:
     "; did you mean 'leaderboard'?"
     """
     names = list(known)
-    near = get_close_matches(name.lower(), names, n=3) or [one for one in names if name and name.lower() in one][:3]
+    parts = [one for one in names if name and name.lower() in one]
+    near = list(dict.fromkeys([*parts, *get_close_matches(name.lower(), names)]))
     if near:
-        return f"; did you mean {' or '.join(map(repr, near))}?"
+        return f"; did you mean {' or '.join(map(repr, near[:_HINTS]))}?"
     return f"; {there_are} {', '.join(names)}"
