@@ -342,9 +342,7 @@ class _Binder:
                 if isinstance(over, n.Call):
                     check_place(over.function, shown(over))
                 if not order and value.needs_order:
-                    raise InvalidInputError(
-                        f"{shown(over)} depends on the order of rows: give .over(..., order_by=...)"
-                    )
+                    raise InvalidInputError(f"{shown(over)} depends on the order of rows: give it order_by=")
                 for part in (*partition, *(one.value for one in order)):
                     cls.kind(part, schema)
                 return cls.kind(over, schema)

@@ -96,7 +96,8 @@ class TestFinding:
         searcher = searcher_of(lake)
         name = lake.sql("SELECT name FROM runs").fetchall()[0][0]
         for text, is_there in (
-            (name, True), ("blue", True), ("two", True), ("red", False), ("gone", False), ("grey", False), ("one", False)
+            (name, True), ("blue", True), ("two", True), ("red", False), ("gone", False), ("grey", False),
+            ("one", False),
         ):  # fmt: skip
             assert found(searcher, text) == ["r"] * is_there, text
 

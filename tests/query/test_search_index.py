@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
 from dataclasses import fields, replace
 
 import pytest
@@ -80,8 +79,8 @@ class TestRanking:
 
 class TestMatching:
     @pytest.fixture
-    def index(self) -> Iterator[SearchIndex]:
-        yield new_index(
+    def index(self) -> SearchIndex:
+        return new_index(
             document("a", name="vit-b16_lr3e-4", notes="cosine decay, then constant", tags="fold=3\nbaseline"),
             document("b", name="VIT large", notes="decay cosine NEAR the end OR not", params="optim.name=adamw"),
             document("c", name="姿态估计 Größe", experiment="pose/vit/ablation", command="train.py --seed 12"),
