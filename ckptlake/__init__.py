@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from ckptlake.config import Capture, Settings
     from ckptlake.lake import Lake, open
     from ckptlake.query.builder import Query
+    from ckptlake.query.spark import Spark
     from ckptlake.query.vocabulary import col, count, lit, metric, param, placeholder, rank, row_number, tag, when
     from ckptlake.runs.run import Run
     from ckptlake.types import RunStatus
@@ -72,6 +73,7 @@ _WHERE = {
     "Run": "ckptlake.runs.run",
     "RunStatus": "ckptlake.types",
     "Settings": "ckptlake.config",
+    "Spark": "ckptlake.query.spark",
     "YoungerThan": "ckptlake.checkpoints.retention",
     "active_run": "ckptlake.active",
     "col": "ckptlake.query.vocabulary",
@@ -123,6 +125,7 @@ __all__ = [
     "RunNotFoundError",
     "RunStatus",
     "Settings",
+    "Spark",
     "StorageError",
     "TableNotFoundError",
     "UnreadableTensorError",

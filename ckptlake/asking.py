@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
     from ckptlake.query.builder import Query
@@ -110,11 +111,15 @@ class Asking:
         wanted = ALL_VIEWS if needs is None else needs.tables & ALL_VIEWS
         return self._reader.read(tables_of(wanted), None if needs is None else needs.alternatives, check_as_of(as_of))
 
+    def _rows_of_view(self, view: str, sources: Sources) -> pa.Table:
+        """Return all rows of a view on the rows and files of one question."""
+        return self._engine.run(f'FROM "{view}"', {}, sources, frozenset({view}), reads_only=True).to_arrow_table()
+
     @cached_property
     def _session(self) -> Session:
         from ckptlake.query.session import Session as Made
 
-        return Made(self.sql, self._look, {}, None)
+        return Made(self.sql, self._look, {}, None, self._rows_of_view)
 
     @cached_property
     def _engine(self) -> Engine:
