@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from ckptlake.lake import Lake, open
     from ckptlake.query.builder import Query
     from ckptlake.query.named import NamedQuery
+    from ckptlake.query.spark import Spark
     from ckptlake.query.vocabulary import col, count, lit, metric, param, placeholder, rank, row_number, tag, when
     from ckptlake.runs.run import Run
     from ckptlake.types import RunStatus
@@ -75,6 +76,7 @@ _WHERE = {
     "Run": "ckptlake.runs.run",
     "RunStatus": "ckptlake.types",
     "Settings": "ckptlake.config",
+    "Spark": "ckptlake.query.spark",
     "YoungerThan": "ckptlake.checkpoints.retention",
     "active_run": "ckptlake.active",
     "col": "ckptlake.query.vocabulary",
@@ -128,6 +130,7 @@ __all__ = [
     "RunNotFoundError",
     "RunStatus",
     "Settings",
+    "Spark",
     "StorageError",
     "TableNotFoundError",
     "UnreadableTensorError",

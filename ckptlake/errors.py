@@ -25,7 +25,7 @@
     ├── UnsafeFileError        a file that would run code when loaded
     ├── MissingDependencyError an optional library is needed and not installed
     ├── UnreadableTensorError  a device failed while a logged tensor was read from it
-    └── QueryError             DuckDB refused a query
+    └── QueryError             an engine refused a query
 """
 
 from __future__ import annotations
@@ -124,4 +124,4 @@ class UnreadableTensorError(CkptlakeError):
 
 
 class QueryError(CkptlakeError):
-    """DuckDB refused a query; the message is DuckDB's own."""
+    """DuckDB or another engine refused a query; the message is its own."""

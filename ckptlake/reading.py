@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
     from ckptlake.config import Settings
@@ -188,13 +189,19 @@ class Reading:
         wanted = ALL_VIEWS if needs is None else needs.tables & ALL_VIEWS
         return self._reader.read(tables_of(wanted), None if needs is None else needs.alternatives, check_as_of(as_of))
 
+    def _rows_of_view(self, view: str, sources: Sources) -> pa.Table:
+        """Return all rows of a view on the rows and files of one question."""
+        rows: pa.Table = self._engine.answer(f'FROM "{view}"', {}, sources, frozenset({view}), reads_only=True).rows
+        return rows
+
     @cached_property
     def _session(self) -> Session:
         from ckptlake.query.known_names import NameBook
         from ckptlake.query.saved import SavedQueries
         from ckptlake.query.session import Session as Made
 
-        return Made(self.sql, self._look, self._reader.position, NameBook(), SavedQueries(self._layout.queries))
+        saved, position = SavedQueries(self._layout.queries), self._reader.position
+        return Made(self.sql, self._look, position, NameBook(), saved, self._rows_of_view)
 
     @cached_property
     def _engine(self) -> Engine:

@@ -10,6 +10,7 @@ from ckptlake._internal.names import check_experiment, check_name
 from ckptlake.errors import InvalidInputError
 from ckptlake.query import nodes as n
 from ckptlake.query.arguments import named_values, positive, whole
+from ckptlake.query.elsewhere import Elsewhere
 from ckptlake.query.expressions import Expr, as_expr, as_order
 from ckptlake.query.picture import SHOWN_ROWS, as_html
 from ckptlake.query.session import AsOf, Session
@@ -37,7 +38,7 @@ Join = Literal["inner", "left", "full", "semi", "anti"]
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Query:
+class Query(Elsewhere):
     """A question that can be asked: a table, of which every verb makes a new one. Nothing is read until it is asked.
 
     >>> import ckptlake, tempfile

@@ -7,22 +7,21 @@ they say of files can be read.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Any
 
 from ckptlake.query import nodes as n
 from ckptlake.query.binding import Bound
-from ckptlake.query.dialects import DuckDB, Text, ema_rows
+from ckptlake.query.dialects import Dialect, Text, ema_rows
 from ckptlake.query.hidden import HIDDEN, Schema
 from ckptlake.query.kinds import kind_of_aggregate, kind_of_call, kind_of_const
 from ckptlake.query.names import apart
 from ckptlake.query.noun_rows import Members, Noun, home_of, rows_of, value_of
 
-_PARAMETER = re.compile(r"\$(p[0-9]+)")
-_QUOTED = re.compile(r'"(?:[^"]|"")*"')
+Stand = Callable[[str, n.Const], str]
+"""Returns what stands in the text for a value that has this name among those bound."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +29,7 @@ class Compiled:
     """A query as SQL.
 
     Attributes:
-        text: with a parameter ``$name`` for each value.
+        text: with a parameter for each value.
         values: what is bound to them.
         schema: the kinds of its columns.
     """
@@ -59,18 +58,25 @@ class _Block:
         return self.group is None and not self.limit and not self.is_distinct
 
 
-def compile_query(bound: Bound, dialect: DuckDB) -> Compiled:
-    """Return a bound query as SQL."""
-    writer = _Writer(dialect)
+def compile_query(bound: Bound, dialect: Dialect, stand: Stand | None = None) -> Compiled:
+    """Return a bound query as SQL.
+
+    Args:
+        bound: the query.
+        dialect: how the engine writes it.
+        stand: what stands for values: by default the dialect's parameters; its `literal` writes them into the text.
+    """
+    writer = _Writer(dialect, stand or dialect.parameter)
     block = writer.block(bound.table)
     text = writer.text(block, {name: name for name in bound.schema})
-    used = set(_PARAMETER.findall(_QUOTED.sub("", text)))  # columns that were left out leave their values out too
+    used = dialect.parameters_in(text)  # columns that were left out leave their values out too
     return Compiled(text, {name: value for name, value in writer.values.items() if name in used}, bound.schema)
 
 
 class _Writer:
-    def __init__(self, dialect: DuckDB) -> None:
+    def __init__(self, dialect: Dialect, stand: Stand) -> None:
         self._dialect = dialect
+        self._stand = stand
         self.values: dict[str, object] = {}
         self._known: dict[tuple[str, str], str] = {}
         self._tables = 0
@@ -101,14 +107,16 @@ class _Writer:
                 if block.limit or (block.is_distinct and not all(isinstance(key.value, n.Column) for key in keys)):
                     block = self._wrapped(block)
                 told = [self._order(key, block) for key in keys]
-                block.order = [*(text for text in told if not _is_constant(text.rpartition("\0")[0])), *block.order]
+                block.order = [
+                    *(text for text in told if not self._dialect.is_constant(text.rpartition("\0")[0])),
+                    *block.order,
+                ]
                 return block
             case n.Slice(source, length, offset):
                 block = self.block(source)
                 if block.limit:
                     block = self._wrapped(block)
-                skipped = f" OFFSET {offset:d}" if offset else ""
-                block.limit = (f" LIMIT {length:d}" if length is not None else "") + skipped
+                block.limit = self._dialect.sliced(length, offset)
                 return block
             case n.Sample(source, length, seed):
                 return self._sampled(self.block(source), length, seed)
@@ -183,7 +191,7 @@ class _Writer:
         made = {name: self.value(value, block) for name, value in columns}
         block.columns = {**grouped, **made}
         for name, text in grouped.items():
-            if _is_constant(text.sql) and text.sql != "NULL":  # SQL would take a parameter for a place
+            if self._dialect.is_constant(text.sql) and text.sql != "NULL":  # SQL would take a parameter for a place
                 grouped[name] = block.columns[name] = Text(f"coalesce({text.sql})", text.kind)
         block.group = [text.sql for text in grouped.values()]
         block.order = []
@@ -191,15 +199,13 @@ class _Writer:
 
     def _order(self, key: n.Order, block: _Block) -> str:
         """Return what to order by and how, apart, as the value may become a column of its own."""
-        direction = "DESC NULLS LAST" if key.descending else "NULLS LAST"
-        return f"{self.value(key.value, block).sql}\0{direction}"
+        return f"{self.value(key.value, block).sql}\0{self._dialect.direction(descending=key.descending)}"
 
     def _sampled(self, block: _Block, length: int, seed: int) -> _Block:
         block = self._wrapped(_unordered(block))
         told = [text for name, text in block.columns.items() if name in _TELLING] or list(block.columns.values())
-        texts = ", ".join(f"coalesce({self._dialect.cast(text, 'text')}, '')" for text in told)
-        block.order = [f"md5(concat_ws('|', '{seed:d}', {texts}))\0NULLS LAST"]
-        block.limit = f" LIMIT {length:d}"
+        block.order = [f"{self._dialect.shuffled(seed, told)}\0{self._dialect.direction(descending=False)}"]
+        block.limit = self._dialect.sliced(length, 0)
         return self._wrapped(block)
 
     def _distinct(self, block: _Block, names: Sequence[str], keys: Sequence[n.Order]) -> _Block:
@@ -212,7 +218,8 @@ class _Writer:
         block = self._ready(block, [*(n.Column(name) for name in names), *(key.value for key in keys)])
         partition = ", ".join(block.columns[name].sql for name in names)
         order = ", ".join(map(_ordered, [*(self._order(key, block) for key in keys), *block.order]))
-        place = f"row_number() OVER (PARTITION BY {partition}{f' ORDER BY {order}' if order else ''})"
+        ordered = f" ORDER BY {order}" if order else self._dialect.places_without_order
+        place = f"row_number() OVER (PARTITION BY {partition}{ordered})"
         kept = list(block.columns)
         block.columns[f"{HIDDEN}place"] = Text(place, "int")
         block = self._wrapped(block)
@@ -275,7 +282,7 @@ class _Writer:
         for view, members in groups.items():
             alias = self._alias()
             inner = apart(("run_id", *(name for name, _ in members)))
-            made = [(name, value_of(noun, self._bound)) for name, noun in members]
+            made = [(name, value_of(noun, self._bound, self._dialect)) for name, noun in members]
             columns = ", ".join(f"{text.sql} AS {self._dialect.quoted(inner[name])}" for name, text in made)
             text = f"SELECT run_id, {columns} FROM {view} WHERE {rows_of(members, self._bound)} GROUP BY run_id"
             block.source += f" LEFT JOIN ({text}) AS {alias} ON {alias}.run_id = {block.columns['run_id'].sql}"
@@ -338,15 +345,17 @@ class _Writer:
         if inner.function in ("lag", "lead"):
             args[1] = Text(str(_whole(inner.args[1])), "int")
         kind = kind_of_call(inner.function, [arg.kind for arg in args], inner.function)
-        return Text(f"{inner.function}({', '.join(arg.sql for arg in args)}){over}", kind)
+        return Text(self._dialect.place(inner.function, [arg.sql for arg in args], over), kind)
 
     def _bound(self, const: n.Const) -> str:
+        if isinstance(const.value, tuple) and const.value and not self._dialect.has_list_values:
+            return f"({', '.join(self._bound(n.Const.of(member)) for member in const.value)})"
         key = (const.kind, repr(const.value))  # 0.0 equals -0.0, but is another value
         if key not in self._known:
             name = f"p{len(self._known)}"
             self._known[key] = name
-            self.values[name] = list(const.value) if isinstance(const.value, tuple) else const.value
-        return f"${self._known[key]}"
+            self.values[name] = self._dialect.bound(const)
+        return self._stand(self._known[key], const)
 
     # -- text
 
@@ -368,10 +377,6 @@ _TELLING = frozenset({"run_id", "metric", "step", "checkpoint_id", "path", "expe
 
 def _names_in(values: Sequence[n.Value]) -> set[str]:
     return {node.name for value in values for node in n.walk(value) if isinstance(node, n.Column)}
-
-
-def _is_constant(sql: str) -> bool:
-    return sql == "NULL" or _PARAMETER.fullmatch(sql) is not None
 
 
 def _unordered(block: _Block) -> _Block:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from ckptlake.query import nodes as n
-from ckptlake.query.dialects import Text
+from ckptlake.query.dialects import Dialect, Text
 
 Noun: TypeAlias = n.Param | n.Tag | n.Metric
 Members: TypeAlias = Sequence[tuple[str, Noun]]
@@ -14,21 +14,27 @@ Members: TypeAlias = Sequence[tuple[str, Noun]]
 Bind = Callable[[n.Const], str]
 """Returns the parameter that stands for a value."""
 _READINGS = {
-    "min": "min(min)",
-    "max": "max(max)",
-    "first": "arg_min(first, first_step)",
-    "last": "arg_max(last, last_step)",
-    "mean": "sum(sum){filter} / nullif(sum(n - n_nan){filter}, 0)",
-    "count": "CAST(sum(n) AS BIGINT)",
-    "nan_count": "CAST(sum(n_nan) AS BIGINT)",
-    "arg_min": "arg_min(min_step, min)",
-    "arg_max": "arg_max(max_step, max)",
-    "last_step": "max(last_step)",
+    "min": ("min", "min"),
+    "max": ("max", "max"),
+    "first": ("arg_min", "first", "first_step"),
+    "last": ("arg_max", "last", "last_step"),
+    "count": ("sum", "n"),
+    "nan_count": ("sum", "n_nan"),
+    "arg_min": ("arg_min", "min_step", "min"),
+    "arg_max": ("arg_max", "max_step", "max"),
+    "last_step": ("max", "last_step"),
 }
-"""How the numbers of a curve are read off the rows of `summaries`."""
+"""How the numbers of a curve are read off the rows of `summaries`: an aggregate of which columns."""
 
 
 _KIND_OF_PARAM = {"bool": "bool", "int": "int", "number": "float", "text": "text", "mixed": "text"}
+
+
+def views_in(table: n.Table) -> frozenset[str]:
+    """Return the views that a bound query reads."""
+    nodes = list(n.walk(table))
+    asked = {home_of(noun) for node in nodes if isinstance(node, n.WithNouns) for _, noun in node.nouns}
+    return frozenset(asked | {node.name for node in nodes if isinstance(node, n.View)})
 
 
 def home_of(noun: Noun) -> str:
@@ -50,35 +56,33 @@ def rows_of(members: Members, bound: Bind) -> str:
     return f"key IN ({', '.join(bound(n.Const.of(key)) for key in keys)})"
 
 
-def value_of(noun: Noun, bound: Bind) -> Text:
+def value_of(noun: Noun, bound: Bind, dialect: Dialect) -> Text:
+    """Return the aggregate that reads a noun off the rows of one run."""
     match noun:
         case n.Param(key, kind):
-            mine = f" FILTER (key = {bound(n.Const.of(key))})"
-            if kind in ("text", "mixed"):
-                return Text(f"any_value(value){mine}", "text")
-            number = f"any_value(number){mine}"
-            stored = {"bool": "BOOLEAN", "int": "BIGINT"}.get(str(kind))
-            text = number if stored is None else f"CAST({number} AS {stored})"
-            return Text(text, _KIND_OF_PARAM[str(kind)])
+            column = "value" if kind in ("text", "mixed") else "number"
+            found = dialect.chosen("any_value", [column], f"key = {bound(n.Const.of(key))}")
+            known = _KIND_OF_PARAM[str(kind)]
+            return Text(f"CAST({found} AS {dialect.types[known]})" if known in ("bool", "int") else found, known)
         case n.Tag(key):
-            return Text(f"any_value(value) FILTER (key = {bound(n.Const.of(key))})", "text")
+            return Text(dialect.chosen("any_value", ["value"], f"key = {bound(n.Const.of(key))}"), "text")
         case n.Metric(name, "at", step):
-            mine = f" FILTER (metric = {bound(n.Const.of(name))} AND step = {step})"
-            return Text(f"any_value(value){mine}", "float")
+            mine = f"metric = {bound(n.Const.of(name))} AND step = {step}"
+            return Text(dialect.chosen("any_value", ["value"], mine), "float")
         case n.Metric(name, reading):
-            mine = f" FILTER (metric = {bound(n.Const.of(name))})"
-            kind = "int" if reading in ("count", "nan_count", "arg_min", "arg_max", "last_step") else "float"
-            read = _READINGS[reading]
-            text = read.format(filter=mine) if "{filter}" in read else _filtered(read, mine)
-            return Text(text, kind)
+            return _number_of_curve(reading, f"metric = {bound(n.Const.of(name))}", dialect)
+
+
+def _number_of_curve(reading: str, mine: str, dialect: Dialect) -> Text:
+    if reading == "mean":
+        total, points = (dialect.chosen("sum", [column], mine) for column in ("sum", "n - n_nan"))
+        return Text(f"{total} / nullif({points}, 0)", "float")
+    function, *columns = _READINGS[reading]
+    read = dialect.chosen(function, columns, mine)
+    if function == "sum":
+        read = f"CAST({read} AS {dialect.types['int']})"
+    return Text(read, "int" if columns[0] not in ("min", "max", "first", "last") else "float")
 
 
 def _metrics_of(members: Members) -> list[str]:
     return list(dict.fromkeys(noun.name for _, noun in members if isinstance(noun, n.Metric)))
-
-
-def _filtered(text: str, mine: str) -> str:
-    """Return an aggregate of the rows of one metric alone."""
-    if text.startswith("CAST("):
-        return text.replace(" AS ", f"{mine} AS ")
-    return f"{text}{mine}"

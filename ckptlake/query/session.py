@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from ckptlake.errors import InvalidInputError
-from ckptlake.query.binding import bind
+from ckptlake.query.binding import Bound, bind
 from ckptlake.query.compiler import Compiled, compile_query
-from ckptlake.query.dialects import DuckDB
+from ckptlake.query.dialects import DIALECTS, DuckDB
 from ckptlake.query.known_names import KnownNames, NameBook, Position
 from ckptlake.query.nodes import Table
 from ckptlake.query.rewrites import rewrite
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from ckptlake.query.sources import Sources
 
 AsOf = int | str | datetime | None
+EngineName = Literal["duckdb", "spark", "trino", "databricks"]
+Values = Literal["literals", "parameters"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,7 @@ class Session:
         position: returns what tells the rows of tables from what they are at other moments.
         book: keeps the names that were looked up before.
         store: keeps saved queries.
+        rows_of_view: returns the rows of a view on what a question reads.
         as_of: the past to read, or None for now.
     """
 
@@ -58,6 +61,7 @@ class Session:
     position: Position
     book: NameBook
     store: SavedQueries
+    rows_of_view: Callable[[str, Sources], pa.Table]
     as_of: AsOf = None
 
     def at(self, moment: AsOf) -> Session:
@@ -109,11 +113,26 @@ class Session:
 
     def ready(self, table: Table) -> tuple[Compiled, tuple[str, ...]]:
         """Return a query as SQL that names the runs it is about where they are few, and what was made cheaper."""
+        scoped, told = self.scoped(table)
+        return compile_query(scoped, DuckDB()), told
+
+    def scoped(self, table: Table) -> tuple[Bound, tuple[str, ...]]:
+        """Return a query that names the runs it is about where they are few, and what was made cheaper."""
         bound, told = rewrite(bind(table, self.names()))
         scoped = scope(bound, self._rows_of)
         if scoped != bound:
             told.append("the runs it is about were asked for first, and their files alone are read")
-        return compile_query(scoped, DuckDB()), tuple(told)
+        return scoped, tuple(told)
+
+    def written(self, table: Table, engine: EngineName, values: Values) -> str:
+        """Return a query as the SQL of an engine."""
+        if engine not in DIALECTS:
+            raise InvalidInputError(f"dialect must be one of {', '.join(DIALECTS)}, got {engine!r:.40}")
+        if values not in get_args(Values):
+            raise InvalidInputError(f"values must be literals or parameters, got {values!r:.40}")
+        dialect = DIALECTS[engine]
+        bound, _ = rewrite(bind(table, self.names()))
+        return compile_query(bound, dialect, dialect.literal if values == "literals" else None).text
 
     def answer(self, table: Table) -> DuckDBPyRelation:
         """Return the rows of a query."""

@@ -93,6 +93,7 @@ def test_the_scan_sees_imports() -> None:
         ("torch", {str(path.relative_to(PACKAGE)) for path in (PACKAGE / "checkpoints" / "formats").glob("*.py")}),
         ("pandas", set()),
         ("polars", {"checkpoints/comparison.py"}),
+        ("pyspark", {"query/spark.py"}),
         ("fcntl", {"_internal/locks.py"}),
     ],
 )
