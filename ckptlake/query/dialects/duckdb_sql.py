@@ -24,10 +24,7 @@ class DuckDB(Dialect):
         return f"regexp_matches({value.sql}, {pattern.sql})"
 
     def whole_quotient(self, left: str, right: str) -> str:
-        return f"({left} // {right})"
-
-    def divisor(self, sql: str) -> str:
-        return sql
+        return f"({left} // {self.divisor(right)})"
 
     def _agg_quantile(self, value: Text, fraction: float, *, over: Over) -> str:
         return self.of_numbers("quantile_cont", value, [self.as_float(value), repr(fraction)], over)
