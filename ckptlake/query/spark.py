@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ _TYPES = {
     pa.timestamp("us", "UTC"): "TIMESTAMP", pa.list_(pa.int64()): "ARRAY<BIGINT>",
 }  # fmt: skip
 _SCANNED_VIEWS = {view: table for table in SCANNED.values() for view in table.views}
+_GLOB, _escaped = re.compile(r"[{}\[\]*?\\]"), r"\\\g<0>"
 _quoted = dialects.Spark().quoted
 
 
@@ -45,7 +47,8 @@ class Spark:
     """Spark as the engine of a query: ``query.run_on(Spark(session))``.
 
     Points and tensors are read by Spark from the lake's Parquet files, those alone that the question needs; its
-    workers must see them under the same paths. The rows of all other views are small: they are computed here by
+    workers must see them under the same paths, and where those are not ASCII, Java needs a locale such as
+    ``LC_ALL=C.UTF-8``. The rows of all other views are small: they are computed here by
     DuckDB and sent to Spark. Each answer has a Spark session of its own beside the one given, in ANSI mode, in UTC and
     with the vectorised Parquet reader off, so the given one keeps its settings and its names.
 
@@ -164,7 +167,12 @@ def _activate(session: SparkSession) -> None:
 
 
 def _create(own: SparkSession, name: str, rows: pa.Table) -> None:
-    own.createDataFrame(rows).createOrReplaceTempView(_quoted(name))
+    own.createDataFrame(_in_batches(rows)).createOrReplaceTempView(_quoted(name))
+
+
+def _in_batches(rows: pa.Table) -> pa.Table:
+    """Return rows in at least one batch; of none Spark does not take lists."""
+    return rows if rows.num_rows else pa.Table.from_batches([pa.RecordBatch.from_pylist([], schema=rows.schema)])
 
 
 def _create_scanned(own: SparkSession, view: str, scan: Scan) -> None:
@@ -184,10 +192,11 @@ def _scanned_rows(own: SparkSession, table: ScannedTable, scan: Scan) -> DataFra
     columns = ", ".join(f"{_quoted(field.name)} {_TYPES[field.type]}" for field in schema)
     frame = None
     if scan.files:
-        reader = own.read.schema(columns).option("basePath", f"file://{root_of(scan)}").option("globPaths", "false")
-        frame = reader.parquet(*(f"file://{path}" for path in scan.files)).select(*map(_quoted, table.columns))
+        reader = own.read.schema(columns).option("basePath", f"file://{root_of(scan)}")
+        files = (f"file://{_GLOB.sub(_escaped, path)}" for path in scan.files)
+        frame = reader.parquet(*files).select(*map(_quoted, table.columns))
     if scan.live is not None:
-        live = own.createDataFrame(scan.live.select(table.columns).cast(schema))
+        live = own.createDataFrame(_in_batches(scan.live.select(table.columns).cast(schema)))
         frame = live if frame is None else frame.unionByName(live)
     return own.createDataFrame([], columns) if frame is None else frame
 
