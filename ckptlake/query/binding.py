@@ -341,7 +341,9 @@ class _Binder:
                 return kind
             case n.Window(over, partition, order, _):
                 if not order and value.needs_order:
-                    raise InvalidInputError(f"{shown(over)} depends on the order of rows: give .over(..., order_by=...)")
+                    raise InvalidInputError(
+                        f"{shown(over)} depends on the order of rows: give .over(..., order_by=...)"
+                    )
                 for part in (*partition, *(one.value for one in order)):
                     cls.kind(part, schema)
                 return cls.kind(over, schema)
