@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
 from dataclasses import fields, replace
 
 import pytest
@@ -80,8 +79,8 @@ class TestRanking:
 
 class TestMatching:
     @pytest.fixture
-    def index(self) -> Iterator[SearchIndex]:
-        yield new_index(
+    def index(self) -> SearchIndex:
+        return new_index(
             document("a", name="vit-b16_lr3e-4", notes="cosine decay, then constant", tags="fold=3\nbaseline"),
             document("b", name="VIT large", notes="decay cosine NEAR the end OR not", params="optim.name=adamw"),
             document("c", name="姿态估计 Größe", experiment="pose/vit/ablation", command="train.py --seed 12"),
@@ -166,8 +165,8 @@ def test_it_finds_what_going_over_all_words_finds(
         search = Search(tuple(terms))
         ranks = index.find(search)
         assert {run_id for run_id, _ in ranks} == expected(documents, search)
-        assert ranks == pytest.approx(anew.find(search)) if ranks else not anew.find(search)
-    assert index.marks() == {run_id: "m" for run_id in documents}
+        assert dict(ranks) == pytest.approx(dict(anew.find(search)))
+    assert index.marks() == dict.fromkeys(documents, "m")
 
 
 def test_the_model_can_fail() -> None:
