@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FAST = ("imports", "log_call", "sustained", "storage", "opening", "best_values", "one_curve", "writers")
+FAST = ("imports", "log_call", "sustained", "storage", "opening", "best_values", "one_curve", "search", "writers")
 
 
 @pytest.fixture(scope="module")
