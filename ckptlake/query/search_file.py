@@ -25,6 +25,7 @@ Answer = TypeVar("Answer")
 Work = Callable[["OpenIndex"], Answer]
 
 _TIMEOUT_S = 120.0
+_READ_TIMEOUT_S = 1.0
 _REFUSALS = {
     sqlite3.SQLITE_PERM,
     sqlite3.SQLITE_BUSY,
@@ -86,7 +87,7 @@ class IndexFile:
 
     def _use_file(self, work: Work[Answer]) -> Answer:
         self._path.parent.mkdir(exist_ok=True)
-        with closing(_connect(str(self._path))) as connection:
+        with closing(_connect(str(self._path), _TIMEOUT_S)) as connection:
             opened = self._identity()
             try:
                 connection.execute("PRAGMA synchronous = OFF")
@@ -112,20 +113,23 @@ class IndexFile:
 
     def _copied(self) -> sqlite3.Connection:
         """Return an index in memory, with what a file that can only be read holds."""
-        memory = _connect(":memory:")
+        memory = _connect(":memory:", _TIMEOUT_S)
         try:
-            with closing(_connect(f"file:{quote(str(self._path))}?mode=ro", timeout_s=1.0)) as file:
+            with closing(_connect(f"file:{quote(str(self._path))}?mode=ro", _READ_TIMEOUT_S)) as file:
+                # A backup would wait for a lock for ever; one that is read already has it.
+                file.execute("BEGIN")
+                file.execute("SELECT count(*) FROM stamps").fetchone()
                 file.backup(memory)
             _prepare(memory)
         except sqlite3.Error as error:
             logger.debug("nothing is taken over from %s: %s", self._path, error)
             memory.close()
-            memory = _connect(":memory:")
+            memory = _connect(":memory:", _TIMEOUT_S)
             _prepare(memory)
         return memory
 
 
-def _connect(name: str, timeout_s: float = _TIMEOUT_S) -> sqlite3.Connection:
+def _connect(name: str, timeout_s: float) -> sqlite3.Connection:
     return sqlite3.connect(
         name, timeout=timeout_s, isolation_level=None, check_same_thread=False, uri=name.startswith("file:")
     )

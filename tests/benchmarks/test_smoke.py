@@ -12,8 +12,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FAST = (
-    "imports", "log_call", "sustained", "storage", "opening", "best_values", "one_curve", "cached", "checkpoints",
-    "writers",
+    "imports", "log_call", "sustained", "storage", "opening", "best_values", "one_curve", "cached", "search", "queries",
+    "checkpoints", "writers",
 )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ import pytest
 from markdown_pages import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+SPEEDRUN_LOGS = ROOT.parent / "shared" / "data" / "speedrun.parquet"
 _ABSOLUTE_PATH = re.compile(r"(?<![\w.:/])/(?:home|root|tmp|var|usr|opt|mnt|work|Users|private)/|\b[A-Z]:\\\\")
 
 
@@ -28,8 +29,18 @@ def _read(path: Path) -> Any:
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
 def test_notebook_runs(path: Path, tmp_path: Path) -> None:
     """It runs without an error and gives outputs of the kinds that are saved with it."""
+    _check_runs(path, tmp_path, tmp_path / "no logs")
+
+
+@pytest.mark.skipif(not SPEEDRUN_LOGS.exists(), reason="the logs of the speed run are not beside the clone")
+def test_the_questions_are_answered_on_real_logs_too(tmp_path: Path) -> None:
+    _check_runs(ROOT / "notebooks" / "02_query.ipynb", tmp_path, SPEEDRUN_LOGS)
+
+
+def _check_runs(path: Path, tmp_path: Path, logs: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "CKPTLAKE_DIR"}
     environment |= {"JUPYTER_PLATFORM_DIRS": "1", "IPYTHONDIR": str(tmp_path / "ipython"), "PYTHONPATH": str(ROOT)}
+    environment["SPEEDRUN_LOGS"] = str(logs)
     program = [
         sys.executable,
         str(Path(__file__).with_name("execute_notebook.py")),

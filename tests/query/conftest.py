@@ -10,17 +10,16 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from hypothesis import settings as hypothesis_settings
+from quiet_lakes import Put, quiet
 
 import ckptlake
-from ckptlake.config import Capture, Settings
+from ckptlake.config import Capture
 from ckptlake.lake import Lake
 from ckptlake.query.sources import Sources
 from ckptlake.tables.schemas import METRICS, SUMMARIES, get_spec
 from ckptlake.tables.sorting import sort_points
 from ckptlake.tables.store import Batch
 from ckptlake.tables.summaries import summarise
-
-Put = Callable[..., None]
 
 hypothesis_settings.register_profile("steady", deadline=None)
 hypothesis_settings.load_profile("steady")
@@ -34,11 +33,6 @@ RUNS = {
     "r-e1": 'it\'s "q"/ü',
     "r-f1": "pose/vit/\U0010ffff",
 }
-
-
-def quiet(**settings: Any) -> Settings:
-    """Return settings under which nothing happens that a test did not ask for."""
-    return Settings(auto_compact=False, commit_interval_s=3600, **settings)
 
 
 @pytest.fixture

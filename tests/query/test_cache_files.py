@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from conftest import Put, quiet
 from hypothesis import given
 from hypothesis import strategies as st
+from quiet_lakes import Put, quiet
 
 import ckptlake
 from ckptlake.config import Capture

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from conftest import Put, quiet
+from quiet_lakes import Put, quiet
 
 import ckptlake
 from ckptlake import InvalidInputError, Settings

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from multiprocessing import get_context
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import ckptlake
 from ckptlake.config import Capture
@@ -22,6 +27,7 @@ from ckptlake.query import search_index
 from ckptlake.query.search import Searcher
 from ckptlake.query.search_index import SearchIndex
 from ckptlake.tables.compaction import compact
+from tests.query.conftest import quiet
 
 NOTHING = Capture.nothing()
 
@@ -88,18 +94,17 @@ class TestFinding:
 
     def test_the_newest_value_counts_as_in_the_views(self, lake: Lake) -> None:
         run = lake.run("e", "old", {"p": "one"}, {"kept": "red", "gone": "grey"}, run_id="r", capture=NOTHING)
-        run.tag(kept="blue")
-        run.untag("gone")
+        run.set_tags({"kept": "blue"})
+        run.remove_tags("gone")
         run.finish()
         again = lake.run(name="renamed", resume="r", params={"p": "two"}, allow_change=True, capture=NOTHING)
         again.finish()
         searcher = searcher_of(lake)
         name = lake.sql("SELECT name FROM runs").fetchall()[0][0]
-        for text, is_there in (
-            (name, True), ("blue", True), ("two", True), ("red", False), ("gone", False), ("grey", False),
-            ("one", False),
-        ):  # fmt: skip
-            assert found(searcher, text) == ["r"] * is_there, text
+        for text in (name, "blue", "two"):
+            assert found(searcher, text) == ["r"], text
+        for text in ("red", "gone", "grey", "one"):
+            assert found(searcher, text) == [], text
 
     def test_filters_alone_rank_nothing(self, filled: Lake) -> None:
         search, ranks = searcher_of(filled).ranks("lr:<1 tag:tagged")
@@ -206,6 +211,42 @@ class TestStayingCurrent:
         assert searcher_of(filled).ranks("odd note") == before
 
 
+_STEPS = ("start", "note", "tag", "finish", "commit", "compact", "delete", "forget")
+
+
+@given(st.lists(st.sampled_from(_STEPS), max_size=12), st.randoms(use_true_random=False))
+@settings(max_examples=8)
+def test_whatever_happens_it_finds_what_an_index_made_anew_finds(steps: list[str], chance: Random) -> None:
+    with tempfile.TemporaryDirectory() as root, ckptlake.open(Path(root) / "lake", settings=quiet()) as lake:
+        searcher, open_runs, ended = searcher_of(lake), dict[str, Any](), list[str]()
+        for number, step in enumerate(steps):
+            if step == "start":
+                open_runs[f"r{number}"] = lake.run("e", f"one {number}", run_id=f"r{number}", capture=NOTHING)
+            elif step in {"note", "tag", "finish"} and open_runs:
+                run_id = chance.choice(list(open_runs))
+                if step == "note":
+                    open_runs[run_id].note(f"seen note{number}")
+                elif step == "tag":
+                    open_runs[run_id].set_tags([f"tag{number % 3}"])
+                else:
+                    open_runs.pop(run_id).finish()
+                    ended.append(run_id)
+            elif step == "commit":
+                lake.commit()
+            elif step == "compact":
+                for name in ("runs", "params", "tags"):
+                    compact(lake._store(name), everything=True)
+            elif step == "delete" and ended:
+                lake.delete_runs(ended.pop(chance.randrange(len(ended))))
+            elif step == "forget":
+                searcher = searcher_of(lake)
+            lake.flush()
+            anew = Searcher(lake._reader, Path(root) / f"anew-{number}.sqlite")
+            for text in ("one", "seen", "tag1", "one -seen", "note*"):
+                assert searcher.ranks(text) == anew.ranks(text)
+            assert set(found(anew, "one")) == {*open_runs, *ended}
+
+
 def garbage(path: Path) -> None:
     path.write_bytes(os.urandom(path.stat().st_size))
 
@@ -294,8 +335,7 @@ class TestDamage:
     def test_the_cache_may_be_deleted_whole(self, filled: Lake) -> None:
         searcher = searcher_of(filled)
         before = searcher.ranks("odd")
-        (filled.path / "cache" / "search.sqlite").unlink()
-        (filled.path / "cache").rmdir()
+        shutil.rmtree(filled.path / "cache")
         assert searcher.ranks("odd") == before
 
     def test_an_update_cut_short_leaves_the_index_as_it_was(
@@ -335,9 +375,10 @@ class TestWithoutAFile:
         refuse_writing(monkeypatch)
         searcher = searcher_of(filled)
         assert len(found(searcher, "odd")) == 4
-        assert indexed == ["new"] * 1, "the rest came from the file"
+        assert set(indexed) == {"new"}, "the rest came from the file"
+        indexed.clear()
         assert len(found(searcher, "odd")) == 4
-        assert indexed == ["new"]
+        assert indexed == []
 
     def test_a_file_that_stays_locked(self, filled: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
         path = filled.path / "cache" / "search.sqlite"
@@ -357,9 +398,9 @@ def refuse_writing(monkeypatch: pytest.MonkeyPatch) -> None:
 
     connect = search_file._connect
 
-    def read_only(name: str, *timeout_s: float) -> sqlite3.Connection:
+    def read_only(name: str, timeout_s: float) -> sqlite3.Connection:
         is_file = not name.startswith((":", "file:"))
-        return connect(f"file:{name}?mode=ro" if is_file else name, *timeout_s)
+        return connect(f"file:{name}?mode=ro" if is_file else name, timeout_s)
 
     monkeypatch.setattr(search_file, "_connect", read_only)
 
