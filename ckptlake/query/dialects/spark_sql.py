@@ -94,6 +94,14 @@ class Spark(Dialect):
         infinity = f"if(CAST({y} AS STRING) = '-0.0', -{_INFINITY}, {_INFINITY})"
         return f"(CASE WHEN {y} = 0 THEN {x} * {infinity} ELSE try_divide({x}, {y}) END)"
 
+    def _floordiv(self, left: Text, right: Text) -> str:
+        if "float" not in (left.kind, right.kind):
+            return super()._floordiv(left, right)
+        x, y = self.as_float(left), self.as_float(right)
+        rest = f"({x} % {y})"
+        whole = f"round(try_divide({x} - {rest}, {y})) - if(sign({rest}) * sign({y}) < 0, 1D, 0D)"
+        return f"(CASE WHEN {y} = 0 THEN {self._div(left, right)} ELSE {whole} END)"
+
     def whole_quotient(self, left: str, right: str) -> str:
         return f"({left} div {self.divisor(right)})"
 
