@@ -92,6 +92,8 @@ class SavedQueries:
         Raises:
             InvalidInputError: its file is damaged.
         """
+        if not isinstance(name, str) or not name.strip():
+            return None
         path = self._path(name)
         try:
             text = path.read_bytes()
