@@ -274,6 +274,8 @@ class _Binder:
                 return schema.get(name, "null")
             case n.Metric(_, reading):
                 return "int" if reading in _COUNTS else "float"
+            case n.Call("add", args) if "text" in {self._loose_kind(arg, schema) for arg in args}:
+                return "text"
             case n.Call("add" | "sub" | "mul" | "div" | "pow" | "neg" | "log" | "log10" | "exp" | "sqrt" | "abs"):
                 return "float"
         return "null"
