@@ -46,7 +46,7 @@ def _questions(paths: list[Path]) -> tuple[Questions, Questions]:
     ours: Questions = {}
     by_hand: Questions = {}
     for at, path in enumerate(paths):
-        lake = ckptlake.open(path)
+        lake = ckptlake.open(path, settings=ckptlake.Settings(result_cache_bytes=0))
         metrics = lake.table("metrics")
         bound = {"files": [str(metrics.path / file.path) for file in metrics.files()], "metric": METRIC}
         connection = duckdb.connect()

@@ -31,7 +31,7 @@ def run(context: Context) -> list[Row]:
 
 def _rows(path: Path, state: str, repeats: int) -> list[Row]:
     shape = facts_of(path)
-    lake = ckptlake.open(path)
+    lake = ckptlake.open(path, settings=ckptlake.Settings(result_cache_bytes=0))
     name = f"run-{shape['runs'] // 2}"
     ((run_id, experiment),) = lake.sql(
         "SELECT run_id, experiment FROM runs WHERE name = $name ORDER BY started_at LIMIT 1",
