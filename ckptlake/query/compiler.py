@@ -228,7 +228,10 @@ class _Writer:
         return block
 
     def _joined(self, table: n.Join) -> _Block:
-        left = self._joinable(self.block(table.left))
+        left = self.block(table.left)
+        hides_right = table.how == "full" and left.where  # its conditions would also drop rows of the right
+        if not left.is_plain or left.windowed or hides_right:
+            left = self._wrapped(left)
         right = self._wrapped(_unordered(self.block(table.right)))
         on = " AND ".join(f"{left.columns[name].sql} = {right.columns[name].sql}" for name in table.on)
         if table.how in ("semi", "anti"):
@@ -244,28 +247,9 @@ class _Writer:
         for name, text in right.columns.items():
             if name not in table.on:
                 columns[f"{name}{table.suffix}" if name in left.columns else name] = text
-        if table.how == "full" and left.where:  # conditions on the left would also drop rows of the right
-            left = self._wrapped(left)
-            return self._joined_wrapped(left, right, table, kind)
         left.source = f"{left.source} {kind} {right.source} ON {on}"
         left.columns = columns
         return left
-
-    def _joined_wrapped(self, left: _Block, right: _Block, table: n.Join, kind: str) -> _Block:
-        on = " AND ".join(f"{left.columns[name].sql} = {right.columns[name].sql}" for name in table.on)
-        columns = {
-            name: Text(f"coalesce({text.sql}, {right.columns[name].sql})", text.kind) if name in table.on else text
-            for name, text in left.columns.items()
-        }
-        for name, text in right.columns.items():
-            if name not in table.on:
-                columns[f"{name}{table.suffix}" if name in left.columns else name] = text
-        left.source = f"{left.source} {kind} {right.source} ON {on}"
-        left.columns = columns
-        return left
-
-    def _joinable(self, block: _Block) -> _Block:
-        return block if block.is_plain and not block.windowed else self._wrapped(block)
 
     def _united(self, first: n.Table, second: n.Table) -> _Block:
         left, right = self.block(first), self.block(second)

@@ -202,3 +202,10 @@ def test_points_that_are_nan_are_found_in_files(tmp_path: Path) -> None:
         assert lake.metrics.where(col("value").is_nan()).count() == 4
         assert lake.metrics.where(col("value") > 5).count() == 4
         assert lake.sql("SELECT count(*) FROM metrics WHERE isnan(value)").fetchall() == [(4,)]
+
+
+def test_a_union_keeps_the_fractions_that_stand_beside_whole_numbers(lake: Lake) -> None:
+    one = lake.runs.where(col("run_id") == "r1")
+    whole, fraction = one.select(x=lit(2)), one.select(x=lit(0.5))
+    for both in (whole.union(fraction), fraction.union(whole), whole.distinct().union(fraction)):
+        assert sorted(row["x"] for row in rows(both)) == [0.5, 2.0]  # type: ignore[type-var]
