@@ -209,3 +209,9 @@ def test_a_union_keeps_the_fractions_that_stand_beside_whole_numbers(lake: Lake)
     whole, fraction = one.select(x=lit(2)), one.select(x=lit(0.5))
     for both in (whole.union(fraction), fraction.union(whole), whole.distinct().union(fraction)):
         assert sorted(row["x"] for row in rows(both)) == [0.5, 2.0]  # type: ignore[type-var]
+
+
+def test_the_floor_of_a_whole_number_is_a_whole_number_to_go_on_with(lake: Lake) -> None:
+    one = lake.runs.where(col("run_id") == "r1")
+    found = one.select(a=lit(1).floor() // -3, b=lit(1).ceil() // 2, c=lit(2**60 + 1).floor(), d=lit(-1.5).floor())
+    assert rows(found) == [{"a": -1, "b": 0, "c": 2**60 + 1, "d": -2.0}]

@@ -24,6 +24,16 @@ class DuckDB(Dialect):
     def _matches(self, value: Text, pattern: Text) -> str:
         return f"regexp_matches({value.sql}, {pattern.sql})"
 
+    def _floor(self, value: Text) -> str:
+        return self._whole("floor", value)
+
+    def _ceil(self, value: Text) -> str:
+        return self._whole("ceil", value)
+
+    def _whole(self, function: str, value: Text) -> str:
+        """Return a number without its fraction; the function would make a float of an integer."""
+        return value.sql if value.kind == "int" else f"{function}({value.sql})"
+
     def _floordiv(self, left: Text, right: Text) -> str:
         rest, is_apart, right_sql = self._division(left, right)
         if "float" in (left.kind, right.kind):
