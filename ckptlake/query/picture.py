@@ -9,6 +9,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SHOWN_ROWS = 10
+_LONG = 60
+_ROW = 'style="vertical-align: top; white-space: nowrap"'
+_OPENED = 'style="white-space: pre-wrap; max-width: 60em"'
 
 
 def as_html(sql: str, rows: pa.Table) -> str:
@@ -16,8 +19,7 @@ def as_html(sql: str, rows: pa.Table) -> str:
     head = "".join(f"<th>{html.escape(name)}</th>" for name in rows.column_names)
     columns = [column.to_pylist() for column in rows.columns]
     body = "".join(
-        f"<tr>{''.join(f'<td>{html.escape(_cell(value))}</td>' for value in row)}</tr>"
-        for row in zip(*columns, strict=True)
+        f"<tr {_ROW}>{''.join(f'<td>{_cell(value)}</td>' for value in row)}</tr>" for row in zip(*columns, strict=True)
     )
     more = f"<p>the first {SHOWN_ROWS} rows</p>" if rows.num_rows == SHOWN_ROWS else ""
     return (
@@ -27,4 +29,8 @@ def as_html(sql: str, rows: pa.Table) -> str:
 
 
 def _cell(value: object) -> str:
-    return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+    text = "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+    whole = html.escape(text)
+    if len(text) <= _LONG:
+        return whole
+    return f"<details><summary>{html.escape(text[:_LONG])}…</summary><div {_OPENED}>{whole}</div></details>"

@@ -329,6 +329,14 @@ def test_a_query_shows_itself(lake: Lake) -> None:
     assert "$p0" in query.sql()
 
 
+def test_a_long_text_is_folded_where_a_query_shows_itself(lake: Lake) -> None:
+    long = "&" * 61
+    page = lake.runs.select(long=lit(long), short=lit("&" * 60)).limit(1)._repr_html_()
+    assert f"<summary>{'&amp;' * 60}…</summary>" in page
+    assert f">{'&amp;' * 61}</div></details></td>" in page
+    assert f"<td>{'&amp;' * 60}</td>" in page
+
+
 def test_a_verb_makes_a_new_query(lake: Lake) -> None:
     runs = lake.runs
     runs.where(col("name") == "odd")
