@@ -287,7 +287,8 @@ class _Binder:
                 check_known("param", key, known, f"metric({key!r})" if key in self._names.metrics() else None)
                 if kind in ("number", "bool") and known[key] == "text":
                     raise InvalidInputError(f"the param {key!r} is a text in every run: compare it with a text")
-                return noun if kind is not None else replace(noun, kind=known[key])
+                is_whole = kind == "number" and known[key] == "int"
+                return replace(noun, kind=known[key]) if kind is None or is_whole else noun
             case n.Tag(key):
                 check_known("tag", key, self._names.tags())
             case n.Metric(name):

@@ -398,12 +398,16 @@ class Oracle:
             beside = {type(other.value) for other in args if isinstance(other, n.Const)}
             if beside & {str, int, float, bool}:
                 reading = "text" if str in beside else "bool" if beside == {bool} else "number"
-                return self._param(arg.key, reading, on)
+                is_whole = reading == "number" and self._kinds_of_param(arg.key) == {"int"}
+                return self._param(arg.key, "int" if is_whole else reading, on)
         return self._value(arg, on)
+
+    def _kinds_of_param(self, key: str) -> set[str]:
+        return {row["kind"] for (_, known), row in self._params.items() if known == key}
 
     def _noun(self, noun: n.Param | n.Tag | n.Metric, on: Any) -> pl.Series:
         if isinstance(noun, n.Param):
-            kinds = {row["kind"] for (_, key), row in self._params.items() if key == noun.key}
+            kinds = self._kinds_of_param(noun.key)
             reading = {frozenset({"int"}): "int", frozenset({"bool"}): "bool"}.get(frozenset(kinds))
             return self._param(noun.key, reading or ("number" if kinds <= {"int", "float", "null"} else "text"), on)
         if isinstance(noun, n.Tag):

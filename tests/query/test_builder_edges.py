@@ -215,3 +215,21 @@ def test_the_floor_of_a_whole_number_is_a_whole_number_to_go_on_with(lake: Lake)
     one = lake.runs.where(col("run_id") == "r1")
     found = one.select(a=lit(1).floor() // -3, b=lit(1).ceil() // 2, c=lit(2**60 + 1).floor(), d=lit(-1.5).floor())
     assert rows(found) == [{"a": -1, "b": 0, "c": 2**60 + 1, "d": -2.0}]
+
+
+def test_a_param_that_is_whole_in_all_runs_stays_whole_beside_whole_numbers(tmp_path: Path) -> None:
+    with ckptlake.open(tmp_path / "lake") as lake:
+        for run_id, mixed in (("r0", 3), ("r1", 2.5)):
+            params = {"k": 3, "mixed": mixed, "huge": 10**30}
+            lake.run("e", "n", params, run_id=run_id, capture=Capture.nothing()).finish()
+        lake.commit()
+        asked = lake.runs.order_by("run_id").select(
+            rest=param("k") % 2,
+            none=param("k") // 0,
+            mixed=param("mixed") // 1,
+            half=param("k") == 2.5,
+            huge=param("huge") * 1,
+        )
+        told = {"rest": 1, "none": None, "half": False, "huge": 1e30}
+        assert [repr(row["rest"]) for row in rows(asked)] == ["1", "1"]
+        assert rows(asked) == [{**told, "mixed": 3.0}, {**told, "mixed": 2.0}]

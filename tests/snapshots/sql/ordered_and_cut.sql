@@ -1,6 +1,6 @@
 SELECT t2."name" AS "name"
 FROM (SELECT t0."run_id" AS "run_id", t0."name" AS "name", t0."experiment" AS "experiment", t0."status" AS "status", t0."attempt" AS "attempt", t0."started_at" AS "started_at", t0."ended_at" AS "ended_at", t0."updated_at" AS "updated_at", t0."duration_s" AS "duration_s", t0."parent_run_id" AS "parent_run_id", t0."forked_from_run_id" AS "forked_from_run_id", t0."forked_from_step" AS "forked_from_step", t0."git_commit" AS "git_commit", t0."git_branch" AS "git_branch", t0."git_dirty" AS "git_dirty", t0."git_diff_bytes" AS "git_diff_bytes", t0."host" AS "host", t0."pid" AS "pid", t0."command" AS "command", t0."python" AS "python", t0."packages" AS "packages", t0."notes" AS "notes", t1."~metric.val/loss.min" AS "~metric.val/loss.min", t1."~metric.val/loss.min" AS "~order0", t0."name" AS "~order1"
 FROM "runs" AS t0 LEFT JOIN (SELECT run_id, min(min) FILTER (WHERE metric = $p0) AS "~metric.val/loss.min" FROM summaries WHERE metric IN ($p0) GROUP BY run_id) AS t1 ON t1.run_id = t0."run_id"
-ORDER BY t1."~metric.val/loss.min" NULLS LAST, t0."name" NULLS LAST LIMIT 3) AS t2 LEFT JOIN (SELECT run_id, any_value(number) FILTER (WHERE key = $p1) AS "~param.seed.number" FROM params WHERE key IN ($p1) GROUP BY run_id) AS t3 ON t3.run_id = t2."run_id"
-WHERE (t3."~param.seed.number" = $p2)
+ORDER BY t1."~metric.val/loss.min" NULLS LAST, t0."name" NULLS LAST LIMIT 3) AS t2 LEFT JOIN (SELECT run_id, CAST(any_value(number) FILTER (WHERE key = $p1) AS BIGINT) AS "~param.seed.int" FROM params WHERE key IN ($p1) GROUP BY run_id) AS t3 ON t3.run_id = t2."run_id"
+WHERE (t3."~param.seed.int" = $p2)
 ORDER BY t2."~order0" NULLS LAST, t2."~order1" NULLS LAST
