@@ -67,7 +67,7 @@ class Reading:
 
         >>> import ckptlake, tempfile
         >>> lake = ckptlake.open(tempfile.mkdtemp())
-        >>> with lake.run("pose", name="vit small", params={"lr": 0.01}) as run: ...
+        >>> with lake.run("pose", name="vit small", params={"lr": 0.01}) as run: pass
         >>> lake.search('vit lr:<0.1 status:finished').select("name").to_dicts()
         [{'name': 'vit small'}]
         """
