@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from hypothesis import settings as hypothesis_settings
+from query_corpus import made_lake
 from quiet_lakes import Put, quiet
 
 import ckptlake
@@ -38,6 +39,13 @@ RUNS = {
 @pytest.fixture
 def lake(tmp_path: Path) -> Iterator[Lake]:
     with ckptlake.open(tmp_path / "lake", settings=quiet()) as lake:
+        yield lake
+
+
+@pytest.fixture(scope="session")
+def corpus_lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
+    """Yield the lake that the queries of the corpus are asked of; nothing may be written to it."""
+    with made_lake(tmp_path_factory.mktemp("corpus")) as lake:
         yield lake
 
 

@@ -1,4 +1,4 @@
-"""Sessions of Spark for tests, which skip where pyspark or Java is missing."""
+"""Sessions of Spark for tests, which skip where pyspark or Java is missing, and its rows beside DuckDB's."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from query_corpus import CORPUS, ORDERED, rows_of
+
+from ckptlake import Lake, Spark
+
+NOISE = [pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")]
 
 
 @contextmanager
@@ -31,3 +36,12 @@ def session(master: str) -> Iterator[Any]:
         yield made
     finally:
         made.stop()
+
+
+def assert_same_rows(lake: Lake, spark: Any, name: str) -> None:
+    """Compare all rows of a query of the corpus, and their order where it has one."""
+    query = CORPUS[name](lake)
+    here, there = query.to_arrow(), query.run_on(Spark(spark)).to_arrow()
+    assert there.column_names == here.column_names
+    ordered = name in ORDERED
+    assert rows_of(there, ordered=ordered) == rows_of(here, ordered=ordered)

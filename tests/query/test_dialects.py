@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from query_corpus import CORPUS, made_lake
+from query_corpus import CORPUS
 
 from ckptlake import InvalidInputError, Lake, col, count, metric, param
 from ckptlake.query.dialects import DIALECTS, Dialect, DuckDB, Spark, Text, Trino
@@ -27,15 +26,9 @@ DUCKDB_ALONE = (
 )
 
 
-@pytest.fixture(scope="module")
-def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
-    with made_lake(tmp_path_factory.mktemp("dialects")) as lake:
-        yield lake
-
-
 @pytest.mark.parametrize("name", CORPUS)
-def test_no_dialect_speaks_another(lake: Lake, name: str) -> None:
-    query = CORPUS[name](lake)
+def test_no_dialect_speaks_another(corpus_lake: Lake, name: str) -> None:
+    query = CORPUS[name](corpus_lake)
     for engine in ("spark", "databricks"):
         text = re.sub(r"'(?:\\.|[^'\\])*'|`(?:[^`]|``)*`", "", query.to_sql(engine))  # type: ignore[arg-type]
         assert not [word for word in (*DUCKDB_ALONE, "ROW(", '"') if word in text]
@@ -45,14 +38,14 @@ def test_no_dialect_speaks_another(lake: Lake, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CORPUS)
-def test_sqlglot_can_read_every_dialect(lake: Lake, name: str) -> None:
+def test_sqlglot_can_read_every_dialect(corpus_lake: Lake, name: str) -> None:
     sqlglot = pytest.importorskip("sqlglot", reason="sqlglot is not installed")
     for engine in DIALECTS:
-        assert sqlglot.parse_one(CORPUS[name](lake).to_sql(engine), dialect=engine) is not None  # type: ignore[arg-type]
+        assert sqlglot.parse_one(CORPUS[name](corpus_lake).to_sql(engine), dialect=engine) is not None  # type: ignore[arg-type]
 
 
-def test_values_are_bound_by_name_or_written(lake: Lake) -> None:
-    query = lake.runs.where(param("lr") < 0.5, col("name") == "it's \\").select("run_id")
+def test_values_are_bound_by_name_or_written(corpus_lake: Lake) -> None:
+    query = corpus_lake.runs.where(param("lr") < 0.5, col("name") == "it's \\").select("run_id")
     assert "$p1" in query.to_sql("duckdb", values="parameters")
     assert ":p1" in query.to_sql("spark", values="parameters")
     assert "'it\\'s \\\\'" in query.to_sql("spark")
@@ -67,21 +60,21 @@ def test_values_are_bound_by_name_or_written(lake: Lake) -> None:
         query.to_sql(values="both")  # type: ignore[arg-type]
 
 
-def test_each_engine_has_its_own_words(lake: Lake) -> None:
-    query = lake.metrics.group_by("run_id").agg(count(), col("value").median(), at=col("step").arg_min("value"))
+def test_each_engine_has_its_own_words(corpus_lake: Lake) -> None:
+    query = corpus_lake.metrics.group_by("run_id").agg(count(), col("value").median(), at=col("step").arg_min("value"))
     assert "percentile(t0.`value`, 0.5D) FILTER (WHERE NOT" in query.to_sql("spark")
     assert "min_by(t0.`step`, struct(t0.`value`, t0.`step`)) FILTER (WHERE" in query.to_sql("spark")
     assert "array_sort" in query.to_sql("trino")
     assert query.limit(3).offset(1).to_sql("trino").endswith(" OFFSET 1")
-    assert lake.runs.offset(2).limit(3).to_sql("trino").endswith(" LIMIT 3")
-    assert "any_value(value, true)" in lake.runs.select(param("arch")).to_sql("spark")
-    assert "min_by(min_step, min)" in lake.runs.select(metric("acc").arg_min()).to_sql("trino")
-    smooth = lake.metrics.with_columns(x=col("value").ema(0.5).over("run_id", order_by="step"))
+    assert corpus_lake.runs.offset(2).limit(3).to_sql("trino").endswith(" LIMIT 3")
+    assert "any_value(value, true)" in corpus_lake.runs.select(param("arch")).to_sql("spark")
+    assert "min_by(min_step, min)" in corpus_lake.runs.select(metric("acc").arg_min()).to_sql("trino")
+    smooth = corpus_lake.metrics.with_columns(x=col("value").ema(0.5).over("run_id", order_by="step"))
     assert "aggregate(collect_list(" in smooth.to_sql("databricks")
     assert "reduce(array_agg(" in smooth.to_sql("trino")
-    low = lake.metrics.with_columns(x=col("value").min().over("run_id"))
+    low = corpus_lake.metrics.with_columns(x=col("value").min().over("run_id"))
     assert "FILTER" not in low.to_sql("trino")  # it has none over windows
-    assert "ORDER BY NULL" in lake.runs.distinct("experiment").to_sql("spark")
+    assert "ORDER BY NULL" in corpus_lake.runs.distinct("experiment").to_sql("spark")
 
 
 @pytest.mark.parametrize(

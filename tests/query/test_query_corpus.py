@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
-from query_corpus import CORPUS, QUICK, made_lake, rows_of
+from query_corpus import CORPUS, QUICK, rows_of
 
 from ckptlake import Lake
 
 
-@pytest.fixture(scope="module")
-def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
-    with made_lake(tmp_path_factory.mktemp("corpus")) as lake:
-        yield lake
-
-
 @pytest.mark.parametrize("name", CORPUS)
-def test_written_values_mean_what_bound_ones_do(lake: Lake, name: str) -> None:
-    query = CORPUS[name](lake)
+def test_written_values_mean_what_bound_ones_do(corpus_lake: Lake, name: str) -> None:
+    query = CORPUS[name](corpus_lake)
     bound = query.to_arrow()
     written = query._session.run(query.to_sql(), {}).to_arrow_table()
     assert bound.column_names == written.column_names
     assert rows_of(bound, ordered=False) == rows_of(written, ordered=False)
 
 
-def test_the_corpus_asks_enough_of_a_lake_with_rows(lake: Lake) -> None:
+def test_the_corpus_asks_enough_of_a_lake_with_rows(corpus_lake: Lake) -> None:
     assert len(CORPUS) >= 40
     assert set(QUICK) <= CORPUS.keys()
-    empty = {name for name, ask in CORPUS.items() if ask(lake).count() == 0}
+    empty = {name for name, ask in CORPUS.items() if ask(corpus_lake).count() == 0}
     assert empty == {"all of verifications"}

@@ -11,16 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from query_corpus import CORPUS, ORDERED, QUICK, made_lake, rows_of
-from spark_sessions import session
+from query_corpus import QUICK
+from spark_sessions import NOISE, assert_same_rows, session
 
 import ckptlake
 from ckptlake import Lake, QueryError, Spark, col, lit
 
-pytestmark = [
-    pytest.mark.timeout(600),
-    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::FutureWarning"),
-]
+pytestmark = [pytest.mark.timeout(600), *NOISE]
 
 
 @pytest.fixture(scope="module")
@@ -29,38 +26,23 @@ def spark() -> Iterator[Any]:
         yield spark
 
 
-@pytest.fixture(scope="module")
-def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
-    with made_lake(tmp_path_factory.mktemp("corpus")) as lake:
-        yield lake
-
-
-def assert_same_rows(lake: Lake, spark: Any, name: str) -> None:
-    """Compare all rows of a query of the corpus, and their order where it has one."""
-    query = CORPUS[name](lake)
-    here, there = query.to_arrow(), query.run_on(Spark(spark)).to_arrow()
-    assert there.column_names == here.column_names
-    ordered = name in ORDERED
-    assert rows_of(there, ordered=ordered) == rows_of(here, ordered=ordered)
-
-
 @pytest.mark.parametrize("name", QUICK)
-def test_spark_answers_as_duckdb_does(lake: Lake, spark: Any, name: str) -> None:
-    assert_same_rows(lake, spark, name)
+def test_spark_answers_as_duckdb_does(corpus_lake: Lake, spark: Any, name: str) -> None:
+    assert_same_rows(corpus_lake, spark, name)
 
 
-def test_the_session_given_stays_as_it_was(lake: Lake, spark: Any) -> None:
+def test_the_session_given_stays_as_it_was(corpus_lake: Lake, spark: Any) -> None:
     spark.conf.set("spark.sql.ansi.enabled", "false")
     spark.range(3).createOrReplaceTempView("runs")
-    lake.runs.limit(1).run_on(Spark(spark)).to_arrow()
+    corpus_lake.runs.limit(1).run_on(Spark(spark)).to_arrow()
     assert spark.conf.get("spark.sql.ansi.enabled") == "false"
     assert spark.conf.get("spark.sql.session.timeZone") == "Asia/Tokyo"
     assert spark.table("runs").count() == 3
     assert type(spark).getActiveSession().table("runs").count() == 3
 
 
-def test_an_answer_in_every_form(lake: Lake, spark: Any) -> None:
-    query = lake.runs.order_by("run_id").limit(3).select("run_id", "started_at", n=lit(1))
+def test_an_answer_in_every_form(corpus_lake: Lake, spark: Any) -> None:
+    query = corpus_lake.runs.order_by("run_id").limit(3).select("run_id", "started_at", n=lit(1))
     answer = query.run_on(Spark(spark))
     assert answer.dataframe().columns == ["run_id", "started_at", "n"]
     assert [row["run_id"] for row in answer.to_dicts()] == ["r0", "r1", "r2"]
@@ -69,8 +51,8 @@ def test_an_answer_in_every_form(lake: Lake, spark: Any) -> None:
     assert "CAST(:p0 AS BIGINT)" in answer.compiled.text
 
 
-def test_what_spark_refuses_is_told(lake: Lake, spark: Any) -> None:
-    answer = lake.runs.select(x=col("run_id").cast(int)).run_on(Spark(spark))
+def test_what_spark_refuses_is_told(corpus_lake: Lake, spark: Any) -> None:
+    answer = corpus_lake.runs.select(x=col("run_id").cast(int)).run_on(Spark(spark))
     with pytest.raises(QueryError, match="CAST_INVALID_INPUT"):
         answer.to_arrow()
 

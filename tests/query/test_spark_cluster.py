@@ -6,17 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from query_corpus import CORPUS, made_lake
-from spark_sessions import session
-from test_spark import assert_same_rows
+from query_corpus import CORPUS
+from spark_sessions import NOISE, assert_same_rows, session
 
 from ckptlake import Lake
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(900),
-    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::FutureWarning"),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), *NOISE]
 
 
 @pytest.fixture(scope="module")
@@ -25,12 +20,6 @@ def spark() -> Iterator[Any]:
         yield spark
 
 
-@pytest.fixture(scope="module")
-def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
-    with made_lake(tmp_path_factory.mktemp("corpus")) as lake:
-        yield lake
-
-
 @pytest.mark.parametrize("name", CORPUS)
-def test_spark_answers_as_duckdb_does(lake: Lake, spark: Any, name: str) -> None:
-    assert_same_rows(lake, spark, name)
+def test_spark_answers_as_duckdb_does(corpus_lake: Lake, spark: Any, name: str) -> None:
+    assert_same_rows(corpus_lake, spark, name)
