@@ -23,13 +23,17 @@ from ckptlake.query.hidden import (
     without_hidden,
     without_windows,
 )
-from ckptlake.query.kinds import check_place, kind_of_aggregate, kind_of_call, kind_of_const
+from ckptlake.query.kinds import (
+    check_place,
+    kind_of_aggregate,
+    kind_of_call,
+    kind_of_const,
+    kind_of_metric,
+    kind_of_param,
+)
 from ckptlake.query.showing import shown
 from ckptlake.query.unknown_names import check_known, listed
 from ckptlake.query.windows import lift
-
-Noun = n.Param | n.Tag | n.Metric
-_COUNTS = frozenset({"count", "nan_count", "arg_min", "arg_max", "last_step"})
 
 
 class Names(Protocol):
@@ -214,7 +218,7 @@ class _Binder:
     ) -> tuple[n.Table, Schema, list[n.Value]]:
         """Return the source with what the values need of it in hidden columns, its columns, and the values bound."""
         source, schema = self.table(source)
-        wanted: dict[str, Noun] = {}
+        wanted: dict[str, n.Noun] = {}
         bound = [self._value(value, schema, wanted) for value in values]
         fresh = {name: noun for name, noun in wanted.items() if name not in schema}
         if fresh:
@@ -237,7 +241,7 @@ class _Binder:
             self._check_ordered(value, schema)
         return source, schema, tuple(replace(key, value=value) for key, value in zip(keys, values, strict=True))
 
-    def _value(self, value: n.Value, schema: Schema, wanted: dict[str, Noun]) -> n.Value:
+    def _value(self, value: n.Value, schema: Schema, wanted: dict[str, n.Noun]) -> n.Value:
         match value:
             case n.Column(name):
                 self._check_columns([name], schema)
@@ -259,7 +263,7 @@ class _Binder:
         bound: n.Value = n.rebuilt(value, lambda child: self._child(child, schema, wanted))
         return bound
 
-    def _child(self, child: n.Node, schema: Schema, wanted: dict[str, Noun]) -> n.Node:
+    def _child(self, child: n.Node, schema: Schema, wanted: dict[str, n.Noun]) -> n.Node:
         if isinstance(child, n.Value):
             return self._value(child, schema, wanted)
         assert isinstance(child, n.Order)
@@ -273,14 +277,14 @@ class _Binder:
             case n.Column(name):
                 return schema.get(name, "null")
             case n.Metric(_, reading):
-                return "int" if reading in _COUNTS else "float"
+                return kind_of_metric(reading)
             case n.Call("add", args) if "text" in {self._loose_kind(arg, schema) for arg in args}:
                 return "text"
             case n.Call("add" | "sub" | "mul" | "div" | "pow" | "neg" | "log" | "log10" | "exp" | "sqrt" | "abs"):
                 return "float"
         return "null"
 
-    def _noun(self, noun: Noun) -> Noun:
+    def _noun(self, noun: n.Noun) -> n.Noun:
         match noun:
             case n.Param(key, kind):
                 known = self._names.params()
@@ -295,14 +299,14 @@ class _Binder:
                 check_known("metric", name, self._names.metrics())
         return noun
 
-    def _kind_of_noun(self, noun: Noun) -> str:
+    def _kind_of_noun(self, noun: n.Noun) -> str:
         match noun:
             case n.Param(_, kind):
-                return {"number": "float", "mixed": "text"}.get(str(kind), str(kind))
+                return kind_of_param(str(kind))
             case n.Tag():
                 return "text"
             case n.Metric(_, reading):
-                return "int" if reading in _COUNTS else "float"
+                return kind_of_metric(reading)
 
     def _check_columns(self, names: Iterable[str], schema: Schema) -> None:
         for name in names:

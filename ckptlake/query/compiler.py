@@ -18,7 +18,7 @@ from ckptlake.query.dialects import Dialect, Text, ema_rows
 from ckptlake.query.hidden import HIDDEN, Schema
 from ckptlake.query.kinds import kind_of_aggregate, kind_of_call, kind_of_const
 from ckptlake.query.names import apart
-from ckptlake.query.noun_rows import Members, Noun, home_of, rows_of, value_of
+from ckptlake.query.noun_rows import Members, home_of, rows_of, value_of
 
 Stand = Callable[[str, n.Const], str]
 """Returns what stands in the text for a value that has this name among those bound."""
@@ -260,7 +260,7 @@ class _Writer:
     # -- what is asked of runs
 
     def _with_nouns(self, block: _Block, nouns: Members) -> _Block:
-        groups: dict[str, list[tuple[str, Noun]]] = {}
+        groups: dict[str, list[tuple[str, n.Noun]]] = {}
         for name, noun in nouns:
             groups.setdefault(home_of(noun), []).append((name, noun))
         for view, members in groups.items():

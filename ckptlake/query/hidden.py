@@ -17,7 +17,7 @@ Schema = Mapping[str, str]
 """The kinds of a table's columns by name, in order."""
 
 
-def hidden_name(noun: n.Param | n.Tag | n.Metric) -> str:
+def hidden_name(noun: n.Noun) -> str:
     """Return the name of the column that holds a noun."""
     match noun:
         case n.Param(key, kind):

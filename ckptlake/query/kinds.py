@@ -19,6 +19,8 @@ _OF_DUCKDB: Final = {
     "UINTEGER": "int", "USMALLINT": "int", "UTINYINT": "int", "INTERVAL": "duration", "TIMESTAMP": "time",
     "TIMESTAMP WITH TIME ZONE": "time", "UHUGEINT": "int",
 }  # fmt: skip
+_OF_PARAM: Final = {"bool": "bool", "int": "int", "number": "float", "text": "text", "mixed": "text"}
+_COUNTS: Final = frozenset({"count", "nan_count", "arg_min", "arg_max", "last_step"})
 _OF_PLACES: Final = frozenset({"row_number", "rank", "lag", "lead"})
 _TEXT_TESTS: Final = frozenset({"like", "ilike", "matches", "starts_with", "ends_with", "contains"})
 _COMPARING: Final = frozenset({"eq", "ne", "lt", "le", "gt", "ge", "is_in", "between"})
@@ -40,6 +42,16 @@ def kind_of_duckdb(name: str) -> str:
 def kind_of_const(kind: str) -> str:
     """Return the kind of a Python value, by the name of its type."""
     return _OF_CONST.get(kind, "other")
+
+
+def kind_of_param(read: str) -> str:
+    """Return the kind of a param that is read as a ``bool``, an ``int``, a ``number``, a ``text`` or as ``mixed``."""
+    return _OF_PARAM[read]
+
+
+def kind_of_metric(reading: str) -> str:
+    """Return the kind of a number of a curve: counts and steps are integers, values are floats."""
+    return "int" if reading in _COUNTS else "float"
 
 
 def kind_of_call(function: str, kinds: Sequence[str], told: str) -> str:

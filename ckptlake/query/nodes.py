@@ -89,6 +89,10 @@ class Metric(Value):
     step: int | None = None
 
 
+Noun: TypeAlias = Param | Tag | Metric
+"""What is asked of the row's run."""
+
+
 @dataclass(frozen=True, slots=True)
 class Call(Value):
     """A function of values in the same row, operators included."""
@@ -282,7 +286,7 @@ class WithNouns(Table):
     """Rows with hidden columns for what is asked of their runs; made by binding, never by a verb."""
 
     source: Table
-    nouns: tuple[tuple[str, Param | Tag | Metric], ...]
+    nouns: tuple[tuple[str, Noun], ...]
 
 
 def children(node: Node) -> Iterator[Node]:

@@ -7,9 +7,9 @@ from typing import TypeAlias
 
 from ckptlake.query import nodes as n
 from ckptlake.query.dialects import Dialect, Text
+from ckptlake.query.kinds import kind_of_metric, kind_of_param
 
-Noun: TypeAlias = n.Param | n.Tag | n.Metric
-Members: TypeAlias = Sequence[tuple[str, Noun]]
+Members: TypeAlias = Sequence[tuple[str, n.Noun]]
 """Nouns of one view with the names of their columns."""
 Bind = Callable[[n.Const], str]
 """Returns the parameter that stands for a value."""
@@ -27,9 +27,6 @@ _READINGS = {
 """How the numbers of a curve are read off the rows of `summaries`: an aggregate of which columns."""
 
 
-_KIND_OF_PARAM = {"bool": "bool", "int": "int", "number": "float", "text": "text", "mixed": "text"}
-
-
 def views_in(table: n.Table) -> frozenset[str]:
     """Return the views that a bound query reads."""
     nodes = list(n.walk(table))
@@ -37,7 +34,7 @@ def views_in(table: n.Table) -> frozenset[str]:
     return frozenset(asked | {node.name for node in nodes if isinstance(node, n.View)})
 
 
-def home_of(noun: Noun) -> str:
+def home_of(noun: n.Noun) -> str:
     """Return the view that tells of a noun."""
     if isinstance(noun, n.Metric):
         return "metrics" if noun.reading == "at" else "summaries"
@@ -56,13 +53,13 @@ def rows_of(members: Members, bound: Bind) -> str:
     return f"key IN ({', '.join(bound(n.Const.of(key)) for key in keys)})"
 
 
-def value_of(noun: Noun, bound: Bind, dialect: Dialect) -> Text:
+def value_of(noun: n.Noun, bound: Bind, dialect: Dialect) -> Text:
     """Return the aggregate that reads a noun off the rows of one run."""
     match noun:
         case n.Param(key, kind):
             column = "value" if kind in ("text", "mixed") else "number"
             found = dialect.chosen("any_value", [column], f"key = {bound(n.Const.of(key))}")
-            known = _KIND_OF_PARAM[str(kind)]
+            known = kind_of_param(str(kind))
             return Text(f"CAST({found} AS {dialect.types[known]})" if known in ("bool", "int") else found, known)
         case n.Tag(key):
             return Text(dialect.chosen("any_value", ["value"], f"key = {bound(n.Const.of(key))}"), "text")
@@ -81,7 +78,7 @@ def _number_of_curve(reading: str, mine: str, dialect: Dialect) -> Text:
     read = dialect.chosen(function, columns, mine)
     if function == "sum":
         read = f"CAST({read} AS {dialect.types['int']})"
-    return Text(read, "int" if columns[0] not in ("min", "max", "first", "last") else "float")
+    return Text(read, kind_of_metric(reading))
 
 
 def _metrics_of(members: Members) -> list[str]:
