@@ -9,7 +9,6 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import settings as hypothesis_settings
 from query_corpus import made_lake
 from quiet_lakes import Put, quiet
 
@@ -21,9 +20,6 @@ from ckptlake.tables.schemas import METRICS, SUMMARIES, get_spec
 from ckptlake.tables.sorting import sort_points
 from ckptlake.tables.store import Batch
 from ckptlake.tables.summaries import summarise
-
-hypothesis_settings.register_profile("steady", deadline=None)
-hypothesis_settings.load_profile("steady")
 
 RUNS = {
     "r-a1": "pose",

@@ -125,8 +125,10 @@ class TestDisk:
         directory.mkdir()
         sampler = SystemSampler(directory)
         sampler.prime()
+        burn(0.1)
         with_path = sampler.sample()
         directory.rmdir()
+        burn(0.1)
         assert with_path.keys() - sampler.sample().keys() == {"system/disk_percent"}
 
     def test_bytes_are_counted_from_prime(self, tmp_path: Path) -> None:

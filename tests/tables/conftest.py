@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from hypothesis import settings as hypothesis_settings
 
 from ckptlake.config import Settings
 from ckptlake.tables.schemas import METRICS, TableSpec
@@ -16,9 +15,6 @@ from ckptlake.tables.store import TableStore
 Point = tuple[str, str, str, int, int, float, int]
 MakeStore = Callable[..., TableStore]
 MakePoints = Callable[..., pa.Table]
-
-hypothesis_settings.register_profile("steady", deadline=None)
-hypothesis_settings.load_profile("steady")
 
 
 @pytest.fixture
