@@ -195,6 +195,10 @@ class PackedSave:
             item.digest, item.statistics = measured.digest, measured.statistics
 
     def _digest_all(self, items: Sequence[_Item]) -> None:
+        """Take the digests alone, unless these are all tensors: then nothing is left for later."""
+        if len(items) == len(self._items):
+            self._measure_all(items)
+            return
         works = [Work(item.source, item.checks) for item in items]
         for item, digest in zip(items, digest_all(works), strict=True):
             item.digest = digest

@@ -290,6 +290,17 @@ class TestDeferredDigests:
         assert lake.sql("SELECT count(*) FROM tensors WHERE step = 1 AND digest IS NOT NULL").fetchall() == [(1,)]
         assert lake.checkpoints.list(run)[1].stored_bytes == 0
 
+    def test_nothing_is_left_for_later_where_the_lake_has_every_tensor(self, lake: Lake, run: Run) -> None:
+        state = {"w": torch.randn(1000, 100), "b": torch.randn(5000)}
+        first = run.save_checkpoint(state, step=1)
+        again = run.save_checkpoint(state, step=2, digest="deferred")
+        assert again.digest == first.digest
+        assert again.stored_bytes == 0
+        columns = "path, digest, mean, l2_norm, nan_count, l2_distance"
+        rows = [lake.sql(f"SELECT {columns} FROM tensors WHERE step = {n} ORDER BY path").fetchall() for n in (1, 2)]
+        assert rows[1] == [(*row[:-1], 0.0) for row in rows[0]]
+        assert torch.equal(run.load_checkpoint(again.id, verify="digest")["w"], state["w"])
+
     def test_a_checkpoint_without_them_loads_and_verifies(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         from ckptlake.checkpoints.session import CheckpointSession
 
