@@ -296,7 +296,7 @@ class TestDeferredDigests:
         again = run.save_checkpoint(state, step=2, digest="deferred")
         assert again.digest == first.digest
         assert again.stored_bytes == 0
-        columns = "path, digest, mean, l2_norm, nan_count, l2_distance"
+        columns = "path, digest, mean, l2_norm, n_nan, l2_distance"
         rows = [lake.sql(f"SELECT {columns} FROM tensors WHERE step = {n} ORDER BY path").fetchall() for n in (1, 2)]
         assert rows[1] == [(*row[:-1], 0.0) for row in rows[0]]
         assert torch.equal(run.load_checkpoint(again.id, verify="digest")["w"], state["w"])
