@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, Self, TypeVar
 
-from ckptlake.checkpoints.parallel import in_two_threads
 from ckptlake.checkpoints.sources import Source
 from ckptlake.checkpoints.staging import Staging
 from ckptlake.errors import InvalidInputError
@@ -41,13 +39,16 @@ class Fence:
     def copy_what_fits(self) -> None:
         """Copy what is not saved yet, as far as the staging memory reaches."""
         with self._lock:
-            live = [source for source in self._live if source.is_live]
-            held = [(source, self._staging.find_room(source.leaf)) for source in live]
-            in_two_threads(
-                [partial(source.stage, room) for source, room in held if room is not None],
-                [source.leaf.nbytes for source, room in held if room is not None],
-            )
-            self._live = [source for source, room in held if room is None]
+            without_room = []
+            for source in self._live:
+                if not source.is_live:
+                    continue
+                room = self._staging.find_room(source.nbytes)
+                if room is None:
+                    without_room.append(source)
+                else:
+                    source.stage(room)
+            self._live = without_room
 
     def __call__(self, *_: object) -> None:
         self.copy_what_fits()
@@ -58,7 +59,7 @@ class Fence:
 
 
 class Pending(Generic[_T]):
-    """A checkpoint that is being saved in the background; `save_checkpoint(async_=True)` returns it.
+    """A checkpoint that is being saved in the background once it has been told to `begin`.
 
     Attributes:
         id: the checkpoint's id; the lake lists it once it is durable.
@@ -70,13 +71,20 @@ class Pending(Generic[_T]):
         self._faults = faults
         self._result: list[_T] = []
         self._error: BaseException | None = None
+        self._may_begin = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(work,), name="ckptlake-checkpoint", daemon=True)
         self._thread.start()
 
     def __repr__(self) -> str:
         return f"Pending({self.id!r}, {'done' if self.done else 'running'})"
 
+    def begin(self) -> Self:
+        """Begin the work; whoever calls it goes on at once, ahead of the thread that does it."""
+        self._may_begin.set()
+        return self
+
     def _run(self, work: Callable[[], _T]) -> None:
+        self._may_begin.wait()
         try:
             self._result.append(work())
         except BaseException as error:  # noqa: BLE001 - raised where the caller waits or calls next

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ckptlake._internal.optional import if_imported
-from ckptlake.checkpoints.tree import Leaf
 from ckptlake.errors import InvalidInputError
 
 
@@ -28,18 +27,18 @@ class Ownership:
 
         self._starts.update(start_of(tensor) for optimizer in optimizers for tensor in tensors_of(optimizer))
 
-    def owns(self, leaf: Leaf) -> bool:
-        """Return whether the memory of a leaf belongs to one of the optimizers."""
-        if not self._starts or (tensor := _tensor_of(leaf)) is None:
+    def owns(self, array: object) -> bool:
+        """Return whether the memory of an array or a tensor belongs to one of the optimizers."""
+        if not self._starts or (tensor := _as_tensor(array)) is None:
             return False
         from ckptlake.checkpoints.formats.torch_tensors import start_of
 
         return start_of(tensor) in self._starts
 
 
-def version_of(leaf: Leaf) -> Callable[[], object]:
+def version_of(array: object) -> Callable[[], object]:
     """Return a function whose result differs once a tensor has been written to; torch counts such writes."""
-    tensor = _tensor_of(leaf)
+    tensor = _as_tensor(array)
     if tensor is None or tensor.is_inference():
         return lambda: None
     from ckptlake.checkpoints.formats.torch_tensors import version_of as version
@@ -60,7 +59,7 @@ def fence_at_step(optimizers: Sequence[object], fence: Callable[..., None]) -> C
     return end
 
 
-def _tensor_of(leaf: Leaf) -> Any:
-    """Return the torch tensor that a leaf is, or None."""
+def _as_tensor(array: object) -> Any:
+    """Return the torch tensor that something is, or None."""
     torch = if_imported("torch")
-    return leaf.array if torch is not None and isinstance(leaf.array, torch.Tensor) else None
+    return array if torch is not None and isinstance(array, torch.Tensor) else None

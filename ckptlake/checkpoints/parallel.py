@@ -50,34 +50,6 @@ def in_parallel(work: Callable[[_T], _R], items: Sequence[_T], size: Callable[[_
     return [results[number] for number in range(len(items))]
 
 
-def in_two_threads(calls: Sequence[Callable[[], object]], sizes: Sequence[int]) -> None:
-    """Do calls here and in a thread of their own, which does not wait for the pool: somebody waits for all of them.
-
-    Raises:
-        BaseException: what a call raised, once the other thread is done.
-    """
-    ours, others, rest = [], [], 0
-    for call, size in sorted(zip(calls, sizes, strict=True), key=lambda one: one[1], reverse=True):
-        if rest > 0:
-            others.append(call)
-            rest -= size
-        else:
-            ours.append(call)
-            rest += size
-    if sum(sizes) < 2 * _BATCH_BYTES or not others:
-        ours, others = [*ours, *others], []
-    with ThreadPoolExecutor(1, thread_name_prefix="ckptlake-copy") as beside:
-        future = beside.submit(_do_all, others) if others else None
-        _do_all(ours)
-    if future is not None:
-        future.result()
-
-
-def _do_all(calls: Iterable[Callable[[], object]]) -> None:
-    for call in calls:
-        call()
-
-
 def _batches(sizes: Sequence[int]) -> Iterable[list[int]]:
     """Return numbers of items, largest first, grouped so that no group is much smaller than 1 MiB."""
     batch: list[int] = []

@@ -13,7 +13,7 @@ from ckptlake._internal.files import storage_error, storage_errors
 from ckptlake._internal.ids import new_id
 from ckptlake.checkpoints.background import Faults, Fence, Pending
 from ckptlake.checkpoints.manifest import Manifest
-from ckptlake.checkpoints.ownership import Ownership, fence_at_step, version_of
+from ckptlake.checkpoints.ownership import Ownership, fence_at_step
 from ckptlake.checkpoints.packed import PackedSave, Written
 from ckptlake.checkpoints.plain import save_plain
 from ckptlake.checkpoints.previous import Before
@@ -24,6 +24,7 @@ from ckptlake.checkpoints.sources import Source
 from ckptlake.checkpoints.staging import Staging
 from ckptlake.checkpoints.state_format import get_format
 from ckptlake.checkpoints.store import PACKED, CheckpointStore, blobs_of
+from ckptlake.checkpoints.taking import take
 from ckptlake.checkpoints.tensor_pass import ReadPrevious
 from ckptlake.checkpoints.tree import Flat, flatten
 from ckptlake.errors import CheckpointNotFoundError, DamagedCheckpointError, InvalidInputError, StorageError
@@ -145,8 +146,8 @@ class CheckpointSession:
         self.join()
         flat = self._flatten(request)
         self._store.prepare()
-        sources = [Source(leaf) for leaf in flat.leaves]
-        return self._save(request, self._draft(request, flat), sources, begun)
+        sources = [Source(leaf.array).named(leaf) for leaf in flat.leaves]
+        return self._save(request, self._draft(request, flat, new_id()), sources, begun)
 
     def save_async(self, request: SaveRequest) -> Pending[SavedCheckpoint]:
         """Save a checkpoint in the background; waits for the one before, so one is in flight at most."""
@@ -157,31 +158,32 @@ class CheckpointSession:
                 "use the format 'packed' or 'safetensors'"
             )
         self.join()
-        flat = self._flatten(request)
+        taken = take(request.state)
         self._store.prepare()
         ownership = Ownership(request.optimizers)
-        sources = [Source(leaf, version_of(leaf)) for leaf in flat.leaves]
         live: list[Source] = []
         staged: list[Source] = []
-        for source in sources:
-            (live if ownership.owns(source.leaf) else staged).append(source)
+        for source in taken.sources:
+            (live if ownership.owns(source.array) else staged).append(source)
         fence, at_once = Fence(live, self._staging), Fence(staged, self._staging)
-        draft = self._draft(request, flat)
+        checkpoint_id = new_id()
 
         def work() -> SavedCheckpoint:
             try:
-                return self._save(request, draft, sources, begun)
+                flat, sources = taken.apart()
+                return self._save(request, self._draft(request, flat, checkpoint_id), sources, begun)
             finally:
-                for source in sources:
+                for source in taken.sources:
                     source.give_up()
                 self._staging.give_back()
 
         at_once.copy_what_fits()
-        self._pending = Pending(draft.checkpoint_id, fence, work, self._rows)
-        at_once()
+        pending = Pending(checkpoint_id, fence, work, self._rows)
         if live:
             self._end_fences = fence_at_step(request.optimizers, fence)
-        return self._pending
+        self._pending = pending.begin()
+        at_once()
+        return pending
 
     def join(self) -> None:
         """Return once nothing is being saved any more; errors are raised at the run's next call."""
@@ -207,9 +209,9 @@ class CheckpointSession:
                 return Flat(None, ())
         return flatten(request.state)
 
-    def _draft(self, request: SaveRequest, flat: Flat) -> Manifest:
+    def _draft(self, request: SaveRequest, flat: Flat, checkpoint_id: str) -> Manifest:
         return Manifest(
-            checkpoint_id=new_id(),
+            checkpoint_id=checkpoint_id,
             lake_id=self._store.lake_id,
             run_id=self._run.run_id,
             experiment=self._run.experiment,
@@ -304,7 +306,7 @@ class CheckpointSession:
             if self._newest is manifest:
                 self._newest = sealed
 
-        self._sealing = Pending(manifest.checkpoint_id, Fence((), self._staging), work, self._rows)
+        self._sealing = Pending(manifest.checkpoint_id, Fence((), self._staging), work, self._rows).begin()
 
     def _newest_manifest(self) -> Manifest | None:
         """Return the manifest of the run's newest checkpoint, or None where there is none to compare with."""

@@ -1,12 +1,13 @@
-"""Where the bytes of a tensor are read while it is saved: live memory, or a copy made in between."""
+"""Where the bytes of a tensor or an array are read while it is saved: live memory, or a copy made in between."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, Self
 
-from ckptlake.checkpoints.tree import Leaf, read_bytes
+from ckptlake.checkpoints.tree import Leaf, bytes_of
 from ckptlake.errors import InvalidInputError
 
 Version = Callable[[], object]
@@ -17,12 +18,18 @@ class Source:
     """The bytes of one leaf; `stage` may put a copy in their place between two pieces that are read.
 
     Args:
-        leaf: the tensor.
+        array: a numpy array or a dense tensor.
         version: tells whether its memory has been changed; looked at whenever live memory has been read.
+
+    Attributes:
+        leaf: what it is in its state, once it has been `named`.
     """
 
-    def __init__(self, leaf: Leaf, version: Version = lambda: None) -> None:
-        self.leaf = leaf
+    leaf: Leaf
+
+    def __init__(self, array: Any, version: Version = lambda: None) -> None:
+        self.array = array
+        self.nbytes: int = array.nbytes
         self._version = version
         self._first_version = version()
         self._lock = threading.Lock()
@@ -30,6 +37,11 @@ class Source:
         self._was_torn = False
         self._is_done = False
         self._told: threading.Event | None = None
+
+    def named(self, leaf: Leaf) -> Self:
+        """Say which leaf these bytes are, before they are read."""
+        self.leaf = leaf
+        return self
 
     @property
     def is_live(self) -> bool:
@@ -67,7 +79,7 @@ class Source:
             self._told = self._told or threading.Event()
         self._told.wait()
 
-    def stage(self, copy: Callable[[Leaf], memoryview]) -> None:
+    def stage(self, copy: Callable[[object], memoryview]) -> None:
         """Read from a copy from now on, unless that is so already or all of it has been saved.
 
         Memory that was written to before is not copied: whoever reads it next is told.
@@ -76,7 +88,7 @@ class Source:
             if self.is_live:
                 self._was_torn = self._is_torn()
                 if not self._was_torn:
-                    self._staged = copy(self.leaf)
+                    self._staged = copy(self.array)
 
     def _is_torn(self) -> bool:
         return self._was_torn or (self.is_live and self._version() != self._first_version)
@@ -107,7 +119,7 @@ class Reading:
             if source._is_torn():
                 raise changed(source.leaf.path)
             if self._view is None:
-                self._view = read_bytes(source.leaf)
+                self._view = bytes_of(source.array)
             yield self._view[start:stop]
 
 

@@ -10,13 +10,13 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from ckptlake.checkpoints.tree import Leaf, read_bytes
+from ckptlake.checkpoints.tree import copy_bytes
 
 Buffer = npt.NDArray[np.uint8]
 
 
-def _copied(buffer: Buffer, leaf: Leaf) -> memoryview:
-    np.copyto(buffer, np.frombuffer(read_bytes(leaf), np.uint8))
+def _copied(buffer: Buffer, array: object) -> memoryview:
+    copy_bytes(array, buffer)
     return buffer.data
 
 
@@ -33,9 +33,8 @@ class Staging:
         self._held_bytes = 0
         self._lock = threading.Lock()
 
-    def find_room(self, leaf: Leaf) -> Callable[[Leaf], memoryview] | None:
-        """Return what copies a tensor into a buffer that is its own from now on, or None where there is no room."""
-        nbytes = leaf.nbytes
+    def find_room(self, nbytes: int) -> Callable[[object], memoryview] | None:
+        """Return what copies that many bytes into a buffer of their own from now on, or None where is no room."""
         with self._lock:
             if self._free[nbytes]:
                 buffer = self._free[nbytes].pop()

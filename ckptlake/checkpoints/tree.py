@@ -46,6 +46,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ckptlake._internal.optional import if_imported
 from ckptlake.checkpoints.arrays import array_bytes, write_array
@@ -57,7 +58,18 @@ from ckptlake.checkpoints.remedies import remedy
 from ckptlake.checkpoints.sharing import Block, place
 from ckptlake.errors import InvalidInputError
 
-__all__ = ["DEEPEST", "FACTORIES", "Flat", "Leaf", "flatten", "read_bytes"]
+__all__ = [
+    "DEEPEST",
+    "FACTORIES",
+    "Flat",
+    "Leaf",
+    "bytes_of",
+    "copy_bytes",
+    "flatten",
+    "is_stateful",
+    "read_bytes",
+    "torch_nodes_if_loaded",
+]
 
 DEEPEST = 200
 """How many containers may lie in each other."""
@@ -91,15 +103,35 @@ def flatten(state: object) -> Flat:
 
 
 def read_bytes(leaf: Leaf) -> memoryview:
-    """Return the elements of a leaf as contiguous little-endian bytes.
+    """Return the elements of a leaf as `bytes_of` does those of an array."""
+    return bytes_of(leaf.array)
+
+
+def bytes_of(array: object) -> memoryview:
+    """Return the elements of a numpy array or a dense tensor as contiguous little-endian bytes.
 
     The memory itself where it is the CPU's, contiguous and little-endian; otherwise one copy.
     """
-    if isinstance(leaf.array, np.ndarray):
-        return array_bytes(leaf.array)
+    if isinstance(array, np.ndarray):
+        return array_bytes(array)
     from ckptlake.checkpoints.formats.torch_tensors import tensor_bytes
 
-    return tensor_bytes(leaf.array)
+    return tensor_bytes(array)
+
+
+def copy_bytes(array: object, target: npt.NDArray[np.uint8]) -> None:
+    """Copy the elements of a numpy array or a dense tensor, as `bytes_of` gives them, to memory of their size."""
+    if isinstance(array, np.ndarray):
+        np.copyto(target, np.frombuffer(array_bytes(array), np.uint8))
+    else:
+        from ckptlake.checkpoints.formats.torch_tensors import copy_tensor
+
+        copy_tensor(array, target)
+
+
+def is_stateful(value: object) -> bool:
+    """Tell whether a value stands for what its `state_dict` returns."""
+    return not isinstance(value, type) and callable(getattr(value, "state_dict", None))
 
 
 def _told(refused: list[str]) -> str:
@@ -154,7 +186,7 @@ class _Walk:
             return write_scalar(value)
         if isinstance(value, np.dtype):
             return {"dtype": write_dtype(value)}
-        torch_nodes = _torch_nodes()
+        torch_nodes = torch_nodes_if_loaded()
         if torch_nodes is not None and isinstance(value, torch_nodes.KINDS):
             node: JSON = torch_nodes.write(value, path, self.blocks.append)
             return node
@@ -212,18 +244,18 @@ def _strangers(key: object) -> Iterator[object]:
 
 def _is_plain(part: object) -> bool:
     if isinstance(part, np.void) or not isinstance(part, np.generic | np.dtype):
-        torch_nodes = _torch_nodes()
+        torch_nodes = torch_nodes_if_loaded()
         return torch_nodes is not None and isinstance(part, torch_nodes.PLAIN_KINDS)
     return True
 
 
-def _torch_nodes() -> ModuleType | None:
+def torch_nodes_if_loaded() -> ModuleType | None:
     """Return the part that knows torch, if the program has loaded torch."""
-    return None if if_imported("torch") is None else _loaded_torch_nodes()
+    return None if if_imported("torch") is None else _torch_nodes()
 
 
 @cache
-def _loaded_torch_nodes() -> ModuleType:
+def _torch_nodes() -> ModuleType:
     from ckptlake.checkpoints.formats import torch_nodes
 
     return torch_nodes
@@ -274,5 +306,4 @@ _STATEFUL = _Container(lambda value: value.state_dict(), _Walk.node)
 
 
 def _stateful(value: object) -> _Container | None:
-    is_stateful = not isinstance(value, type) and callable(getattr(value, "state_dict", None))
-    return _STATEFUL if is_stateful else None
+    return _STATEFUL if is_stateful(value) else None

@@ -25,7 +25,7 @@ import torch
 from torch.torch_version import TorchVersion
 
 from ckptlake.checkpoints.formats import torch_layouts
-from ckptlake.checkpoints.formats.torch_tensors import dtype_of, repeats_elements
+from ckptlake.checkpoints.formats.torch_tensors import dtype_of, has_memory, is_kept, repeats_elements
 from ckptlake.checkpoints.leaves import JSON
 from ckptlake.checkpoints.plain_values import write_float, write_int
 from ckptlake.checkpoints.sharing import Add, Block
@@ -36,6 +36,24 @@ PLAIN_KINDS = (torch.Size, torch.dtype, torch.device, torch.layout, torch.memory
 
 KINDS = (*PLAIN_KINDS, torch.Tensor, torch.Generator, torch.UntypedStorage, torch.TypedStorage)
 """Everything that `write` knows, be it to refuse it."""
+
+
+def is_tensor(value: object) -> bool:
+    """Tell whether a value is a tensor of any kind."""
+    return isinstance(value, torch.Tensor)
+
+
+def is_plain(tensor: torch.Tensor) -> bool:
+    """Tell whether a tensor is its elements in memory of its own and nothing besides, so that its node is dense."""
+    return (
+        type(tensor) is torch.Tensor
+        and tensor.layout is torch.strided
+        and not (tensor.requires_grad or tensor.is_meta or tensor.is_quantized or tensor.is_nested)
+        and not (tensor.is_conj() or tensor.is_neg())
+        and not (hasattr(tensor, "_is_buffer") or any(getattr(tensor, "names", ())))
+        and is_kept(tensor.dtype)
+        and has_memory(tensor)
+    )
 
 
 def write(value: Any, path: str, add: Add) -> JSON:

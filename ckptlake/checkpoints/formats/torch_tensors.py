@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from ckptlake.checkpoints.dtypes import DTYPES, DType
@@ -32,20 +34,35 @@ def dtype_of(tensor: torch.Tensor) -> DType:
     return _KEPT[tensor.dtype]
 
 
+def is_kept(dtype: torch.dtype) -> bool:
+    """Tell whether tensors of an element type can be kept."""
+    return dtype in _KEPT
+
+
 def tensor_bytes(tensor: Any) -> memoryview:
     """Return the elements of a dense tensor as contiguous little-endian bytes.
 
     The memory itself where it is the CPU's and contiguous; otherwise one copy, made by a single transfer.
     """
-    plain = tensor.resolve_conj().resolve_neg()
-    if plain.itemsize == 1:
-        plain = plain.view(torch.uint8)  # not every type of one byte can be copied as what it is
+    plain = _plain(tensor)
     if plain.device.type != "cpu" or not plain.is_contiguous():
         plain = torch.empty(plain.shape, dtype=plain.dtype).copy_(plain)
     if not plain.numel():
         return memoryview(b"")
     flat = plain.as_strided((plain.numel(),), (1,))  # an axis of one element may have any stride and be contiguous
     return memoryview(flat.view(torch.uint8).numpy())
+
+
+def copy_tensor(tensor: Any, target: npt.NDArray[np.uint8]) -> None:
+    """Copy the elements of a dense tensor of any device and strides, by a single transfer and torch's own threads."""
+    plain = _plain(tensor)
+    torch.from_numpy(target).view(plain.dtype).view(plain.shape).copy_(plain)
+
+
+def _plain(tensor: Any) -> Any:
+    plain = tensor.resolve_conj().resolve_neg()
+    # Not every type of one byte can be copied as what it is.
+    return plain.view(torch.uint8) if plain.itemsize == 1 else plain
 
 
 def as_tensor(info: LeafInfo, data: memoryview) -> torch.Tensor:
@@ -92,6 +109,15 @@ def start_of(tensor: torch.Tensor) -> tuple[int, torch.device]:
         raise InvalidInputError(
             f"a tensor of layout {tensor.layout} has no memory of its own: {error!s:.200}"
         ) from None
+
+
+def has_memory(tensor: torch.Tensor) -> bool:
+    """Tell whether the elements of a dense tensor have an address, as those of torch's wrappers have not."""
+    try:
+        tensor.data_ptr()
+    except RuntimeError:
+        return False
+    return True
 
 
 def repeats_elements(tensor: torch.Tensor) -> bool:
