@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
 import ckptlake
 from benchmarks.data import Shape, asked_lake, facts_of
 from benchmarks.harness import Context, Row, Target, Timing, interleave
+from benchmarks.mlflow_peer import MlflowPeer, mlflow_python
 from ckptlake import Lake, Query, col, count, metric, param, tag
 
 _UNCACHED = ckptlake.Settings(result_cache_bytes=0)
@@ -21,18 +25,20 @@ def run(context: Context) -> list[Row]:
     many = _many_runs(context, context.scaled(10_000, 200))
     return [
         *_leaders(context, path),
+        *_beside_mlflow(context, path),
         _curve(context, path),
         _spread(context, path),
         _either(context, many),
     ]
 
 
-def _leaders(context: Context, path: Path) -> list[Row]:
-    def ask(lake: Lake) -> Query:
-        return lake.runs.where(param("lr") < 5e-3, tag("stage") == "pretrain").best("val/loss", n=10, direction="min")
+def _ten_best(lake: Lake) -> Query:
+    return lake.runs.where(param("lr") < 5e-3, tag("stage") == "pretrain").best("val/loss", n=10, direction="min")
 
+
+def _leaders(context: Context, path: Path) -> list[Row]:
     lake, uncached = ckptlake.open(path), ckptlake.open(path, settings=_UNCACHED)
-    query = ask(lake)
+    query = _ten_best(lake)
     assert query.exists()
     by_hand = """
         SELECT r.run_id, s.min FROM runs r JOIN params p USING (run_id) JOIN tags t USING (run_id)
@@ -41,12 +47,12 @@ def _leaders(context: Context, path: Path) -> list[Row]:
         ORDER BY s.min LIMIT 10"""
     timings = interleave(
         context.scaled(30, 2),
-        build=lambda: ask(lake).sql(),
-        warm=lambda: ask(uncached).to_arrow(),
-        again=lambda: ask(lake).to_arrow(),
+        build=lambda: _ten_best(lake).sql(),
+        warm=lambda: _ten_best(uncached).to_arrow(),
+        again=lambda: _ten_best(lake).to_arrow(),
         by_hand=lambda: uncached.sql(by_hand).to_arrow_table(),
     )
-    cold = interleave(context.scaled(5, 1), cold=lambda: ask(ckptlake.open(path)).to_arrow())["cold"]
+    cold = interleave(context.scaled(5, 1), cold=lambda: _ten_best(ckptlake.open(path)).to_arrow())["cold"]
     what = f"ten best of {facts_of(path)['runs']:,} runs by a metric, a param and a tag"
     return [
         _row(f"SQL of the {what}", timings["build"], timings["by_hand"], "running such SQL", Target("at most", 2)),
@@ -54,6 +60,50 @@ def _leaders(context: Context, path: Path) -> list[Row]:
         _row(f"{what}, asked again", timings["again"], timings["by_hand"], "lake.sql by hand"),
         _row(f"{what}, lake just opened", cold, timings["by_hand"], "lake.sql by hand, warm", Target("at most", 60)),
     ]
+
+
+def _beside_mlflow(context: Context, path: Path) -> list[Row]:
+    """Compare the ten best with those MLflow finds among the same runs; no row where MLflow is not installed."""
+    python = mlflow_python()
+    if python is None:
+        return []
+    lake = ckptlake.open(path, settings=_UNCACHED)
+    with MlflowPeer(python, context.scratch / "mlflow", _mlflow_runs(lake)) as peer:
+        ours = _ten_best(lake).select("name").to_arrow()["name"].to_pylist()
+        assert peer.search() == ours, (peer.search(), ours)
+        timings = interleave(
+            context.scaled(10, 1),
+            mlflow=peer.search,
+            warm=lambda: _ten_best(lake).to_arrow(),
+        )
+    what = f"ten best of {facts_of(path)['runs']:,} runs, as many times as fast as MLflow"
+    return [
+        Row(
+            what=what,
+            figure=timings["mlflow"].wall_ms,
+            unit="ms",
+            reference=timings["warm"].wall_ms,
+            against=f"ms: ours; the figure is MLflow {peer.version}, SQLite, of last values alone",
+            target=Target("at least", 20, "ratio"),
+            details=timings["mlflow"].details(),
+        )
+    ]
+
+
+def _mlflow_runs(lake: Lake) -> Iterator[dict[str, Any]]:
+    """Yield the runs of a lake as MLflow keeps them, its only way to a minimum being a metric with that last value."""
+    params, tags, last = (defaultdict[str, dict[str, Any]](dict) for _ in range(3))
+    for found, text in (
+        (params, "SELECT run_id, key, coalesce(number::VARCHAR, value) FROM params"),
+        (tags, "SELECT run_id, key, value FROM tags"),
+        (last, "SELECT run_id, metric, last FROM summaries"),
+    ):
+        for run_id, key, value in lake.sql(text).fetchall():
+            found[run_id][key] = value
+    minima = dict(lake.sql("SELECT run_id, min FROM summaries WHERE metric = 'val/loss'").fetchall())
+    for run_id, name in lake.sql("SELECT run_id, name FROM runs").fetchall():
+        values = last[run_id] | {"val/loss": minima[run_id], "lr": float(params[run_id]["lr"])}
+        yield {"name": name, "params": params[run_id], "tags": tags[run_id], "metrics": values}
 
 
 def _curve(context: Context, path: Path) -> Row:

@@ -182,7 +182,8 @@ CORPUS: Mapping[str, Ask] = {
     ),
     "casts": one(
         a=lit(2.9).cast(int), b=lit(-2.9).cast(int), c=lit("12").cast(int), d=lit("1e3").cast(float),
-        e=lit(5).cast(str),
+        e=lit(5).cast(str), m=lit("2.9").cast(int), n=lit("-2.9").cast(int), o=lit(str(2**63 - 1)).cast(int),
+        p=lit(" 7 ").cast(int), q=lit(None).cast(str).cast(int), r=lit("1.5e3").cast(int),
         f=lit(True).cast(str), g=lit(True).cast(int), h=lit("nan").cast(float), i=lit("true").cast(bool),
         j=lit("2020-02-29 12:30:15.25+00").cast(datetime), k=lit(0).cast(bool), l=lit(MOMENT).cast(str),
     ),

@@ -13,6 +13,7 @@ from ckptlake import (
     InvalidInputError,
     Lake,
     Query,
+    QueryError,
     col,
     count,
     lit,
@@ -235,6 +236,21 @@ def test_values_in_one_row(lake: Lake) -> None:
             "k": 3, "l": True, "m": -3, "n": True, "o": True,
         }
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("2.9", 2), ("-2.9", -2), (" 7 ", 7), ("1.5e3", 1500), (str(2**63 - 1), 2**63 - 1), (str(-(2**63)), -(2**63))],
+)
+def test_texts_of_numbers_lose_their_fraction_on_the_way_to_integers(lake: Lake, text: str, expected: int) -> None:
+    (row,) = rows(lake.runs.limit(1).select(found=lit(text).cast(int)))
+    assert row["found"] == expected
+
+
+@pytest.mark.parametrize("text", ["abc", "", "nan", str(2**63)])
+def test_texts_of_no_integer_are_told(lake: Lake, text: str) -> None:
+    with pytest.raises(QueryError, match=r"(?i)conver|cast"):
+        lake.runs.select(found=lit(text).cast(int)).to_arrow()
 
 
 def test_times_and_durations_are_counted_in_seconds(lake: Lake) -> None:

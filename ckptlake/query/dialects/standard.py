@@ -187,8 +187,12 @@ class Dialect(Literals):
         return value.sql if value.kind == "float" else f"CAST({value.sql} AS {self.types['float']})"
 
     def cast(self, value: Text, kind: str) -> str:
-        """Return a value as another type; floats lose their fraction on the way to integers."""
-        whole = self.whole(value) if kind == "int" and value.kind == "float" else value.sql
+        """Return a value as another type; numbers and texts of numbers lose their fraction on the way to integers."""
+        whole = value.sql
+        if kind == "int" and value.kind == "float":
+            whole = self.whole(value)
+        elif kind == "int" and value.kind == "text":
+            whole = self.whole(Text(f"CAST({value.sql} AS DECIMAL(38, 18))", "float"))  # which holds any 64-bit integer
         return f"CAST({whole} AS {self.types[kind]})"
 
     def whole(self, value: Text) -> str:
