@@ -163,8 +163,7 @@ def asked_lake(context: Context, shape: Shape, metrics: tuple[str, ...] = ()) ->
                 tags = {"stage": "pretrain" if seed % 2 else "tune"}
                 run = lake.run(f"bench/{seed % EXPERIMENTS}", f"run-{seed:05}", params, tags, capture=NOTHING)
                 run.log_frame(frame)
-                run.finish()
-            lake.commit()
+        with ckptlake.open(root, settings=settings) as lake:
             for table in lake.tables():
                 table.compact()
         return {"runs": shape.runs}

@@ -135,6 +135,18 @@ class TestSideBySide:
 
 
 class TestClosing:
+    def test_all_open_runs_end_in_one_commit(self, tmp_path: Path) -> None:
+        with ckptlake.open(tmp_path / "lake") as lake:
+            lake.run("e", capture=NOTHING).finish()
+            before = lake.table("runs").version()
+            for number in range(20):
+                lake.run("e", run_id=f"r{number}", capture=NOTHING).log({"m": number}, step=0)
+        with ckptlake.open(lake.path) as again:
+            assert again.table("runs").version() == before + 1
+            assert again.table("metrics").version() <= 1
+            assert sorted(values(again)) == list(range(20))
+            assert again.sql("SELECT DISTINCT status FROM runs").fetchall() == [("finished",)]
+
     def test_finishes_open_runs_and_commits(self, tmp_path: Path) -> None:
         lake = ckptlake.open(tmp_path / "lake")
         runs = [lake.run(capture=NOTHING) for _ in range(3)]

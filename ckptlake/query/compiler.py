@@ -352,7 +352,11 @@ class _Writer:
         if block.group:
             parts.append(f"GROUP BY {', '.join(block.group)}")
         if block.order:
-            parts.append(f"ORDER BY {', '.join(map(_ordered, block.order))}")
+            # Rows that are distinct are ordered by what they show: Spark does not look beneath.
+            shown = {block.columns[name].sql: self._dialect.quoted(to) for name, to in names.items()}
+            keys = (text.rpartition("\0") for text in block.order)
+            order = (f"{shown.get(value, value) if block.is_distinct else value} {way}" for value, _, way in keys)
+            parts.append(f"ORDER BY {', '.join(order)}")
         return "\n".join(parts) + block.limit
 
 

@@ -28,17 +28,18 @@ def storable_traceback(error: BaseException) -> str:
 
 
 def end_open_runs(writer: Writer, error: BaseException | None) -> None:
-    """End all runs a writer has open: failed where an exception ends them, else finished.
+    """End all runs a writer has open: failed where an exception ends them, else finished; the caller commits them.
 
     Raises:
         CkptlakeError: the first that could not be ended whole, after all have been tried.
     """
     refusals: list[CkptlakeError] = []
-    for holder in writer.open_holders:
-        if isinstance(holder, EndsWithBlock):
-            try:
-                holder.end(error)
-            except CkptlakeError as refusal:
-                refusals.append(refusal)
+    with writer.commits_later():
+        for holder in writer.open_holders:
+            if isinstance(holder, EndsWithBlock):
+                try:
+                    holder.end(error)
+                except CkptlakeError as refusal:
+                    refusals.append(refusal)
     if refusals:
         raise refusals[0]

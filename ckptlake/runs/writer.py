@@ -8,7 +8,7 @@ import os
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import pyarrow as pa
 
@@ -76,6 +76,7 @@ class Writer:
         self._faults: dict[str, BaseException] = {}
         self._losses: list[BaseException] = []
         self._points_since_seal = 0
+        self._commits_later = False
         self.running = False
         self.alarm = False
 
@@ -257,7 +258,17 @@ class Writer:
         Raises:
             StorageError: the disk refused; the rows are safe in the write-ahead segments.
         """
-        uninterrupted(self._flush if self._is_child else self._commit)
+        if not self._commits_later:
+            uninterrupted(self._flush if self._is_child else self._commit)
+
+    @contextlib.contextmanager
+    def commits_later(self) -> Iterator[None]:
+        """Have commits within the block wait for the one that whoever uses it makes afterwards."""
+        self._commits_later = True
+        try:
+            yield
+        finally:
+            self._commits_later = False
 
     def _commit(self) -> None:
         with self._commit_lock:
