@@ -145,7 +145,7 @@ class Reading:
 
         saved = self._session.store.find(name)
         if saved is not None:
-            return self._session.answer(saved.filled(values))
+            return self._session.relation(self._session.answer(saved.filled(values)))
         query = get_query(name, self._session.store.names())
         return self.sql(query.text, **query.bind(**values))
 
@@ -197,11 +197,13 @@ class Reading:
     @cached_property
     def _session(self) -> Session:
         from ckptlake.query.known_names import NameBook
+        from ckptlake.query.plans import Plans
         from ckptlake.query.saved import SavedQueries
         from ckptlake.query.session import Session as Made
 
         saved, position = SavedQueries(self._layout.queries), self._reader.position
-        return Made(self.sql, self._look, position, NameBook(), saved, self._rows_of_view)
+        ask, relation = self._asking.answer, self._engine.relation
+        return Made(ask, relation, self._look, position, NameBook(), Plans(), saved, self._rows_of_view)
 
     @cached_property
     def _engine(self) -> Engine:

@@ -27,6 +27,10 @@ class Answer:
     rows: pa.Table
     kinds: tuple[str, ...]
 
+    def tuples(self) -> list[tuple[Any, ...]]:
+        """Return its rows as Python's values."""
+        return list(zip(*(column.to_pylist() for column in self.rows.columns), strict=True))
+
     @property
     def size_bytes(self) -> int:
         """Return how much memory it takes, about."""
@@ -64,12 +68,19 @@ class _NoTextError(Exception):
 
 def key_of(query: str, values: Mapping[str, object], moment: Moment, context: Mapping[str, str]) -> Key | None:
     """Return what the answer to a question at a moment depends on, or None where a value cannot be told by a text."""
-    try:
-        bound = [[name, _encoded(values[name])] for name in sorted(values)]
-    except _NoTextError:
+    bound = text_of(values)
+    if bound is None:
         return None
     tables = sorted(moment.snapshots)
     return Key(_sha256([query, bound, tables, moment.position(*tables)]), moment, context)
+
+
+def text_of(values: Mapping[str, object]) -> str | None:
+    """Return a text that other values to bind do not have, or None where one of them cannot be told by a text."""
+    try:
+        return json.dumps([[name, _encoded(values[name])] for name in sorted(values)], separators=(",", ":"))
+    except _NoTextError:
+        return None
 
 
 def _sha256(parts: Sequence[object]) -> bytes:

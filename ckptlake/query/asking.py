@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ckptlake.config import Settings
-from ckptlake.query.answers import Key, key_of
+from ckptlake.query.answers import Answer, Key, key_of
 from ckptlake.query.cache import ResultCache
 from ckptlake.query.cache_files import CacheFiles
 from ckptlake.query.duck import Engine, connection_with
@@ -40,6 +40,10 @@ class Asking:
 
     def ask(self, query: str, values: Mapping[str, object], as_of: int | str | datetime | None) -> DuckDBPyRelation:
         """Return the answer to `query` as a relation of its own; see `lake.sql`."""
+        return self._engine.relation(self.answer(query, values, as_of))
+
+    def answer(self, query: str, values: Mapping[str, object], as_of: int | str | datetime | None) -> Answer:
+        """Return the answer to `query`, one kept of the same question to the same rows if there is one."""
         time = check_as_of(as_of)
         needs = self._engine.needs(query, values)
         wanted = ALL_VIEWS if needs is None else needs.tables & ALL_VIEWS
@@ -51,7 +55,7 @@ class Asking:
             answer = self._engine.answer(query, values, sources, wanted, reads_only=needs is not None)
             if key is not None and not self._engine.is_altered:
                 self.cache.keep(key, answer)
-        return self._engine.relation(answer)
+        return answer
 
     def connect(self, as_of: int | str | datetime | None) -> DuckDBPyConnection:
         """Return a connection of its own with all views; see `lake.connect`."""

@@ -278,11 +278,11 @@ class Query(Elsewhere):
 
     def to_duckdb(self) -> DuckDBPyRelation:
         """Return the rows as a DuckDB relation."""
-        return self._session.answer(self._table)
+        return self._session.relation(self._session.answer(self._table))
 
     def to_arrow(self) -> pa.Table:
         """Return the rows as an Arrow table."""
-        return self.to_duckdb().to_arrow_table()
+        return self._session.answer(self._table).rows
 
     def to_polars(self) -> DataFrame:
         """Return the rows as a Polars frame."""

@@ -229,8 +229,10 @@ class _Writer:
 
     def _joined(self, table: n.Join) -> _Block:
         left = self.block(table.left)
-        hides_right = table.how == "full" and left.where  # its conditions would also drop rows of the right
-        if not left.is_plain or left.windowed or hides_right:
+        # Its conditions would also drop rows of the right, and what it computes would also be there beside those.
+        computed = [text.sql for text in left.columns.values()] + [text.rpartition("\0")[0] for text in left.order]
+        spoils_right = table.how == "full" and (left.where or not all(map(self._dialect.is_column, computed)))
+        if not left.is_plain or left.windowed or spoils_right:
             left = self._wrapped(left)
         right = self._wrapped(_unordered(self.block(table.right)))
         on = " AND ".join(f"{left.columns[name].sql} = {right.columns[name].sql}" for name in table.on)

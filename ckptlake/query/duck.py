@@ -15,7 +15,7 @@ import pyarrow as pa
 import ckptlake
 from ckptlake.errors import DamagedTableError, QueryError
 from ckptlake.query import checkpoint_views, views
-from ckptlake.query.answers import Answer
+from ckptlake.query.answers import Answer, text_of
 from ckptlake.query.folded import SCHEMA, FoldedTables, create_folded
 from ckptlake.query.history import Folding
 from ckptlake.query.names import escape_glob, quote
@@ -54,7 +54,7 @@ class Engine:
         self._parse = lru_cache(maxsize=_PARSED_QUERIES)(self._parsed)
         self._judge = lru_cache(maxsize=_PARSED_QUERIES)(self._judged)
         self._is_altered = False
-        self._needs: dict[tuple[str, frozenset[tuple[str, str]]], Needs | None] = {}
+        self._needs: dict[tuple[str, str], Needs | None] = {}
         self._desks: dict[Shape, list[Desk]] = {}
         self._settled, self._recent = (FoldedTables(name, self._cursor) for name in ("settled", "recent"))
 
@@ -70,17 +70,16 @@ class Engine:
         Raises:
             QueryError: it is no text that DuckDB could parse.
         """
-        texts = frozenset((name, value) for name, value in values.items() if isinstance(value, str))
-        key = (query, texts)
-        if key in self._needs and len(texts) == len(values):
-            return self._needs[key]
+        bound = text_of(values)
+        if bound is not None and (query, bound) in self._needs:
+            return self._needs[query, bound]
         try:
             tree = self._parse(query)
             needs = None if tree.get("error") else read_needs(tree, values)
-            if len(texts) == len(values):
+            if bound is not None:
                 if len(self._needs) >= _PARSED_QUERIES:
                     self._needs.clear()
-                self._needs[key] = needs
+                self._needs[query, bound] = needs
             return needs
         except duckdb.Error as error:
             raise QueryError(_explanation(error)) from error
@@ -296,7 +295,7 @@ def new_connection() -> DuckDBPyConnection:
 
 
 def _wide_columns(cursor: DuckDBPyConnection) -> views.WideColumns:
-    kinds = cursor.execute(views.PARAM_KINDS).fetchall()
+    kinds = [(key, kind) for key, kind, _ in cursor.execute(views.PARAM_KINDS).fetchall()]
     metrics = cursor.execute("SELECT DISTINCT metric FROM summaries ORDER BY metric").fetchall()
     directed = cursor.execute(
         "SELECT DISTINCT metric FROM summaries JOIN definitions USING (experiment, metric) "

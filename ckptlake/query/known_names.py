@@ -11,9 +11,9 @@ from ckptlake.query.kinds import kind_of_duckdb
 from ckptlake.query.views import ALL_VIEWS, PARAM_KINDS, tables_of
 
 if TYPE_CHECKING:
-    from duckdb import DuckDBPyRelation
+    from ckptlake.query.answers import Answer
 
-Ask = Callable[..., "DuckDBPyRelation"]
+Ask = Callable[[str], "Answer"]
 Position = Callable[[frozenset[str]], Hashable]
 """Returns what tells the rows of tables from what they are at other moments."""
 _TABLES = tables_of(["params", "tags", "summaries"])
@@ -27,18 +27,16 @@ class LoggedNames:
 
     @cached_property
     def params(self) -> Mapping[str, str]:
-        rows = self._ask("SELECT key, bool_or(number IS NOT NULL) FROM params GROUP BY key").fetchall()
-        has_numbers = dict(rows)
-        kinds = self._ask(PARAM_KINDS).fetchall()
-        return {key: "mixed" if kind == "text" and has_numbers.get(key) else kind for key, kind in kinds}
+        kinds = self._ask(PARAM_KINDS).tuples()
+        return {key: "mixed" if kind == "text" and has_numbers else kind for key, kind, has_numbers in kinds}
 
     @cached_property
     def tags(self) -> tuple[str, ...]:
-        return tuple(key for (key,) in self._ask("SELECT DISTINCT key FROM tags").fetchall())
+        return tuple(key for (key,) in self._ask("SELECT DISTINCT key FROM tags").tuples())
 
     @cached_property
     def metrics(self) -> tuple[str, ...]:
-        return tuple(name for (name,) in self._ask("SELECT DISTINCT metric FROM summaries").fetchall())
+        return tuple(name for (name,) in self._ask("SELECT DISTINCT metric FROM summaries").tuples())
 
 
 class NameBook:
@@ -54,8 +52,8 @@ class NameBook:
             raise InvalidInputError(f"there is no view {view!r:.40}; there are {', '.join(sorted(ALL_VIEWS))}")
         if view not in self._columns:
             found = ask(f"SELECT * FROM {view} LIMIT 0")
-            kinds = (kind_of_duckdb(str(kind)) for kind in found.types)
-            self._columns[view] = dict(zip(found.columns, kinds, strict=True))
+            kinds = map(kind_of_duckdb, found.kinds)
+            self._columns[view] = dict(zip(found.rows.column_names, kinds, strict=True))
         return self._columns[view]
 
     def logged(self, ask: Ask, position: Position) -> LoggedNames:
@@ -83,14 +81,15 @@ class KnownNames:
         return self._book.columns(view, self._ask)
 
     @cached_property
-    def _logged(self) -> LoggedNames:
+    def logged(self) -> LoggedNames:
+        """What runs have logged; the same object for as long as nobody logs anything."""
         return LoggedNames(self._ask) if self._position is None else self._book.logged(self._ask, self._position)
 
     def params(self) -> Mapping[str, str]:
-        return self._logged.params
+        return self.logged.params
 
     def tags(self) -> tuple[str, ...]:
-        return self._logged.tags
+        return self.logged.tags
 
     def metrics(self) -> tuple[str, ...]:
-        return self._logged.metrics
+        return self.logged.metrics

@@ -36,12 +36,18 @@ class Column(Value):
     name: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Const(Value):
-    """The same value in every row; its type is part of it, so that 1, 1.0 and True differ."""
+    """The same value in every row; its type is part of it, so that 1, 1.0 and True differ, as do 0.0 and -0.0."""
 
     value: Scalar
     kind: str
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Const) and (self.kind, repr(self.value)) == (other.kind, repr(other.value))
+
+    def __hash__(self) -> int:
+        return hash((self.kind, repr(self.value)))
 
     @classmethod
     def of(cls, value: Scalar) -> Const:
@@ -291,8 +297,18 @@ class WithNouns(Table):
 
 def children(node: Node) -> Iterator[Node]:
     """Yield the nodes directly in a node, in order."""
-    for field in fields(node):
-        yield from _inside(getattr(node, field.name))
+    for name in _fields_of(node):
+        yield from _inside(getattr(node, name))
+
+
+_FIELDS: dict[type, tuple[str, ...]] = {}
+
+
+def _fields_of(node: Any) -> tuple[str, ...]:
+    names = _FIELDS.get(type(node))
+    if names is None:
+        names = _FIELDS[type(node)] = tuple(field.name for field in fields(node))
+    return names
 
 
 def _inside(value: object) -> Iterator[Node]:
@@ -300,7 +316,8 @@ def _inside(value: object) -> Iterator[Node]:
         yield value
     elif isinstance(value, tuple):
         for item in value:
-            yield from _inside(item)
+            if not isinstance(item, str):
+                yield from _inside(item)
 
 
 def walk(node: Node) -> Iterator[Node]:
@@ -313,11 +330,11 @@ def walk(node: Node) -> Iterator[Node]:
 def rebuilt(node: Any, change: Callable[[Node], Node]) -> Any:
     """Return a node whose direct children have been changed; the node itself where none was."""
     changed = {}
-    for field in fields(node):
-        before = getattr(node, field.name)
+    for name in _fields_of(node):
+        before = getattr(node, name)
         after = _changed(before, change)
         if after is not before:
-            changed[field.name] = after
+            changed[name] = after
     return replace(node, **changed) if changed else node
 
 

@@ -19,11 +19,14 @@ RowsOf = Callable[[Compiled], Sequence[tuple[Any, ...]]]
 def scope(bound: Bound, rows_of: RowsOf) -> Bound:
     """Return a query whose joins of points with runs say which runs those are, where they are not too many.
 
+    Where there are none, it is the query itself.
+
     Args:
         bound: the query.
         rows_of: runs a query of runs.
     """
-    return replace(bound, table=_scoped(bound.table, rows_of))
+    scoped = _scoped(bound.table, rows_of)
+    return bound if scoped is bound.table else replace(bound, table=scoped)
 
 
 def _scoped(table: n.Table, rows_of: RowsOf) -> n.Table:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from ckptlake.errors import InvalidInputError
-from ckptlake.query.binding import Bound, bind
+from ckptlake.query.binding import Bound
 from ckptlake.query.compiler import Compiled, compile_query
 from ckptlake.query.dialects import DIALECTS, DuckDB
 from ckptlake.query.known_names import KnownNames, NameBook, Position
 from ckptlake.query.nodes import Table
-from ckptlake.query.rewrites import rewrite
+from ckptlake.query.plans import Plan, Plans, plan
 from ckptlake.query.saved import SavedQueries
 from ckptlake.query.scoping import scope
 from ckptlake.types import Direction
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from duckdb import DuckDBPyRelation
 
+    from ckptlake.query.answers import Answer
     from ckptlake.query.sources import Sources
 
 AsOf = int | str | datetime | None
@@ -30,36 +32,27 @@ Values = Literal["literals", "parameters"]
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
-    """A query made ready to run.
-
-    Attributes:
-        compiled: the SQL with its values.
-        rewrites: what was done to make it cheaper, in words.
-    """
-
-    compiled: Compiled
-    rewrites: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Session:
     """Runs queries on one lake, now or as it was.
 
     Attributes:
-        ask: runs SQL on the lake's views.
+        ask: answers SQL on the lake's views.
+        relation: returns an answer as a relation of DuckDB.
         look: returns the files and rows that SQL would read.
         position: returns what tells the rows of tables from what they are at other moments.
         book: keeps the names that were looked up before.
+        plans: keeps what questions about the present were compiled to.
         store: keeps saved queries.
         rows_of_view: returns the rows of a view on what a question reads.
         as_of: the past to read, or None for now.
     """
 
-    ask: Callable[..., DuckDBPyRelation]
+    ask: Callable[[str, Mapping[str, object], AsOf], Answer]
+    relation: Callable[[Answer], DuckDBPyRelation]
     look: Callable[[str, Mapping[str, object], Any], Sources]
     position: Position
     book: NameBook
+    plans: Plans
     store: SavedQueries
     rows_of_view: Callable[[str, Sources], pa.Table]
     as_of: AsOf = None
@@ -68,23 +61,20 @@ class Session:
         """Return a session that reads the past."""
         return replace(self, as_of=moment)
 
-    def run(self, text: str, values: Mapping[str, object]) -> DuckDBPyRelation:
-        """Run SQL."""
-        return self.ask(text, as_of=self.as_of, **values)
-
-    def _run_named(self, text: str, **values: object) -> DuckDBPyRelation:
-        return self.run(text, values)
+    def run(self, text: str, values: Mapping[str, object] = MappingProxyType({})) -> Answer:
+        """Answer SQL, as of the moment that is asked about."""
+        return self.ask(text, values, self.as_of)
 
     def names(self) -> KnownNames:
         """Return what may be named, as the lake is when it is asked."""
-        return KnownNames(self._run_named, self.book, self.position if self.as_of is None else None)
+        return KnownNames(self.run, self.book, self.position if self.as_of is None else None)
 
     def varying_params(self) -> list[str]:
         """Return the params in which runs differ, or that some have and others do not."""
         query = """
             SELECT key FROM params GROUP BY key
             HAVING count(DISTINCT value) > 1 OR count(value) < (SELECT count(*) FROM runs) ORDER BY key"""
-        return [key for (key,) in self.run(query, {}).fetchall()]
+        return [key for (key,) in self.run(query).tuples()]
 
     def direction(self, metric: str, given: Direction | None) -> Direction:
         """Return the direction in which a metric is better.
@@ -97,7 +87,7 @@ class Session:
                 raise InvalidInputError(f"direction must be 'min' or 'max', got {given!r:.40}")
             return given
         query = "SELECT DISTINCT direction FROM definitions WHERE metric = $metric AND direction IS NOT NULL"
-        found: list[Direction] = [direction for (direction,) in self.run(query, {"metric": metric}).fetchall()]
+        found: list[Direction] = [direction for (direction,) in self.run(query, {"metric": metric}).tuples()]
         if len(found) == 1:
             return found[0]
         problem = "different directions are" if found else "no direction is"
@@ -106,23 +96,26 @@ class Session:
             "direction='min' or 'max'"
         )
 
-    def plan(self, table: Table) -> Planned:
+    def plan(self, table: Table) -> Plan:
         """Return a query as SQL; nothing but names is asked."""
-        bound, told = rewrite(bind(table, self.names()))
-        return Planned(compile_query(bound, DuckDB()), tuple(told))
+        names = self.names()
+        return plan(table, names) if self.as_of is not None else self.plans.find(table, names)
 
     def ready(self, table: Table) -> tuple[Compiled, tuple[str, ...]]:
         """Return a query as SQL that names the runs it is about where they are few, and what was made cheaper."""
-        scoped, told = self.scoped(table)
-        return compile_query(scoped, DuckDB()), told
+        planned = self.plan(table)
+        scoped, told = self._scoped(planned)
+        return planned.compiled if scoped is planned.bound else compile_query(scoped, DuckDB()), told
 
     def scoped(self, table: Table) -> tuple[Bound, tuple[str, ...]]:
         """Return a query that names the runs it is about where they are few, and what was made cheaper."""
-        bound, told = rewrite(bind(table, self.names()))
-        scoped = scope(bound, self._rows_of)
-        if scoped != bound:
-            told.append("the runs it is about were asked for first, and their files alone are read")
-        return scoped, tuple(told)
+        return self._scoped(self.plan(table))
+
+    def _scoped(self, planned: Plan) -> tuple[Bound, tuple[str, ...]]:
+        scoped = scope(planned.bound, self._rows_of)
+        if scoped is planned.bound:
+            return scoped, planned.rewrites
+        return scoped, (*planned.rewrites, "the runs it is about were asked for first, and their files alone are read")
 
     def written(self, table: Table, engine: EngineName, values: Values) -> str:
         """Return a query as the SQL of an engine."""
@@ -131,10 +124,9 @@ class Session:
         if values not in get_args(Values):
             raise InvalidInputError(f"values must be literals or parameters, got {values!r:.40}")
         dialect = DIALECTS[engine]
-        bound, _ = rewrite(bind(table, self.names()))
-        return compile_query(bound, dialect, dialect.literal if values == "literals" else None).text
+        return compile_query(self.plan(table).bound, dialect, dialect.literal if values == "literals" else None).text
 
-    def answer(self, table: Table) -> DuckDBPyRelation:
+    def answer(self, table: Table) -> Answer:
         """Return the rows of a query."""
         compiled, _ = self.ready(table)
         return self.run(compiled.text, compiled.values)
@@ -148,5 +140,4 @@ class Session:
         return stream(compiled.text, compiled.values, sources, rows)
 
     def _rows_of(self, compiled: Compiled) -> Sequence[tuple[Any, ...]]:
-        rows: Sequence[tuple[Any, ...]] = self.run(compiled.text, compiled.values).fetchall()
-        return rows
+        return self.run(compiled.text, compiled.values).tuples()

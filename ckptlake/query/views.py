@@ -203,9 +203,9 @@ PARAM_KINDS = f"""
         WHEN bool_and(kind = 'bool') THEN 'bool'
         WHEN bool_and({_EXACT}) THEN 'int'
         WHEN bool_and(kind IN ('float', 'null') OR ({_EXACT})) THEN 'number'
-        ELSE 'text' END
+        ELSE 'text' END, bool_or(number IS NOT NULL)
     FROM params GROUP BY key ORDER BY key"""
-"""The type that holds every value of a param exactly: integers beyond 2**53 stay text."""
+"""The type that holds every value of a param exactly, and whether any is a number: integers beyond 2**53 stay text."""
 
 
 @dataclass(frozen=True, slots=True)

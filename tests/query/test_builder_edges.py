@@ -45,6 +45,23 @@ def test_a_window_over_all_runs_sees_those_that_a_later_join_leaves_out(lake: La
         assert rows(found) == [{"most": 12.0}]
 
 
+def test_what_is_computed_on_one_side_of_a_full_join_is_null_beside_rows_of_the_other_alone(lake: Lake) -> None:
+    some = lake.runs.where(param("lr") > 0.15).select("run_id").with_columns(x=lit(0), y=col("run_id").length())
+    ranked = some.order_by(col("y").coalesce(0))
+    found = ranked.join(lake.runs.select("run_id", "name"), on="run_id", how="full").order_by("run_id")
+    assert rows(found) == [
+        {"run_id": f"r{i}", "x": 0 if i > 1 else None, "y": 2 if i > 1 else None, "name": f"n{i}"} for i in range(4)
+    ]
+
+
+def test_an_order_by_what_is_the_same_in_every_row_is_none(lake: Lake) -> None:
+    for value in (lit(False), lit(True) & lit(True), lit(None), lit(3), lit("x")):
+        found = lake.runs.with_columns(x=value).order_by("x", "run_id").offset(1).select("run_id", "x")
+        assert [row["run_id"] for row in rows(found)] == ["r1", "r2", "r3"]
+        joined = found.join(lake.runs.select("run_id", "name"), on="run_id").order_by("run_id")
+        assert [row["name"] for row in rows(joined)] == ["n1", "n2", "n3"]
+
+
 def test_columns_are_replaced_after_rows_are_made_distinct(lake: Lake) -> None:
     found = lake.runs.select("experiment", "name").distinct().with_columns(name=col("experiment"))
     assert rows(found) == [{"experiment": "e", "name": "e"}] * 4

@@ -12,7 +12,7 @@ from ckptlake import Lake
 def test_written_values_mean_what_bound_ones_do(corpus_lake: Lake, name: str) -> None:
     query = CORPUS[name](corpus_lake)
     bound = query.to_arrow()
-    written = query._session.run(query.to_sql(), {}).to_arrow_table()
+    written = query._session.run(query.to_sql()).rows
     assert bound.column_names == written.column_names
     assert rows_of(bound, ordered=False) == rows_of(written, ordered=False)
 

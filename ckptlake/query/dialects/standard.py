@@ -65,7 +65,12 @@ class Dialect(Literals):
 
     def is_constant(self, sql: str) -> bool:
         """Tell whether a value is the same in every row, which nothing can be ordered or grouped by."""
-        return sql == "NULL" or self.parameters.fullmatch(sql) is not None
+        return sql in ("NULL", "TRUE", "FALSE") or self.parameters.fullmatch(sql) is not None
+
+    def is_column(self, sql: str) -> bool:
+        """Tell whether a value is a column of a table as it is, so that it is null where a join adds a row."""
+        alias, dot, name = sql.partition(".")
+        return bool(dot) and alias.isalnum() and self.quoted_names.fullmatch(name) is not None
 
     def direction(self, *, descending: bool) -> str:
         """Return how rows are ordered by a value: those without one last."""
