@@ -44,10 +44,15 @@ class Const(Value):
     kind: str
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Const) and (self.kind, repr(self.value)) == (other.kind, repr(other.value))
+        return isinstance(other, Const) and self._told_apart() == other._told_apart()
 
     def __hash__(self) -> int:
-        return hash((self.kind, repr(self.value)))
+        return hash(self._told_apart())
+
+    def _told_apart(self) -> Hashable:
+        if isinstance(self.value, tuple):
+            return tuple(Const.of(member)._told_apart() for member in self.value)
+        return self.kind, repr(self.value) if isinstance(self.value, float) else self.value
 
     @classmethod
     def of(cls, value: Scalar) -> Const:

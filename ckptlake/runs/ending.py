@@ -34,12 +34,15 @@ def end_open_runs(writer: Writer, error: BaseException | None) -> None:
         CkptlakeError: the first that could not be ended whole, after all have been tried.
     """
     refusals: list[CkptlakeError] = []
-    with writer.commits_later():
+    writer.commits_later = True
+    try:
         for holder in writer.open_holders:
             if isinstance(holder, EndsWithBlock):
                 try:
                     holder.end(error)
                 except CkptlakeError as refusal:
                     refusals.append(refusal)
+    finally:
+        writer.commits_later = False
     if refusals:
         raise refusals[0]

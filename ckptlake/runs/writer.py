@@ -8,7 +8,7 @@ import os
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import pyarrow as pa
 
@@ -76,7 +76,7 @@ class Writer:
         self._faults: dict[str, BaseException] = {}
         self._losses: list[BaseException] = []
         self._points_since_seal = 0
-        self._commits_later = False
+        self.commits_later = False
         self.running = False
         self.alarm = False
 
@@ -258,17 +258,8 @@ class Writer:
         Raises:
             StorageError: the disk refused; the rows are safe in the write-ahead segments.
         """
-        if not self._commits_later:
+        if not self.commits_later:
             uninterrupted(self._flush if self._is_child else self._commit)
-
-    @contextlib.contextmanager
-    def commits_later(self) -> Iterator[None]:
-        """Have commits within the block wait for the one that whoever uses it makes afterwards."""
-        self._commits_later = True
-        try:
-            yield
-        finally:
-            self._commits_later = False
 
     def _commit(self) -> None:
         with self._commit_lock:
