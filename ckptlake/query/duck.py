@@ -16,7 +16,7 @@ import ckptlake
 from ckptlake.errors import DamagedTableError, QueryError
 from ckptlake.query import checkpoint_views, views
 from ckptlake.query.answers import Answer, text_of
-from ckptlake.query.folded import SCHEMA, FoldedTables, create_folded
+from ckptlake.query.folded import KEPT_VIEWS, SCHEMA, KeptTables, create_folded, lent_folds, lent_views
 from ckptlake.query.history import Folding
 from ckptlake.query.names import escape_glob, quote
 from ckptlake.query.pruning import Needs, read_needs
@@ -56,7 +56,8 @@ class Engine:
         self._is_altered = False
         self._needs: dict[tuple[str, str], Needs | None] = {}
         self._desks: dict[Shape, list[Desk]] = {}
-        self._settled, self._recent = (FoldedTables(name, self._cursor) for name in ("settled", "recent"))
+        self._settled, self._recent = (KeptTables(name, self._cursor) for name in ("settled", "recent"))
+        self._views = {view: KeptTables(view, self._cursor) for view in KEPT_VIEWS}
 
     def _cursor(self) -> DuckDBPyConnection:
         with self._lock:
@@ -130,13 +131,12 @@ class Engine:
         if not reads_only and not self._is_altered:
             self._is_altered = self._may_alter(query)
         folding = sources.folding if "checkpoints" in wanted else None
-        settled_events, recent_events = (folding.settled, folding.recent) if folding is not None else (None, None)
         with (
             _explained(sources),
-            self._settled.lent(settled_events) as settled,
-            self._recent.lent(recent_events) as recent,
+            lent_folds(self._settled, self._recent, folding) as folds,
+            lent_views(self._views, sources, wanted) as kept,
         ):
-            question = Question(sources, wanted, Folds(settled, recent))
+            question = Question(sources, wanted, folds, kept)
             return self._fetch(query, values, question, reads_only=reads_only)
 
     def relation(self, answer: Answer) -> DuckDBPyRelation:
@@ -193,17 +193,22 @@ class Desk:
         self._shape = shape
         self._files: dict[str, Sequence[str]] = {}
         self._folds = Folds()
+        self._kept: dict[str, str] = {}
         self.lay(question)
         self._create_views()
 
     def lay(self, question: Question) -> None:
         """Put the rows and files of a question in the place of those before."""
         sources = question.sources
-        for view in self._shape.views & _HELD_VIEWS.keys():
+        for view in (self._shape.views & _HELD_VIEWS.keys()) - self._shape.kept:
             table = _HELD_VIEWS[view]
             self.cursor.register(f"{table}_rows", sources.rows[table])
         for name, shape in self._shape.scans:
             self._lay_scan(name, shape, sources.scans[name])
+        for view, table in question.kept.items():
+            if self._kept.get(view) != table:
+                self._create(view, f"SELECT * FROM {table}")
+                self._kept[view] = table
         if question.folds != self._folds:
             self._lay_folds(question.folds)
         if sources.folding is not None and self._shape.has_settled:
@@ -238,7 +243,7 @@ class Desk:
         for name in wanted & views.OF_EVENTS.keys():
             self._create(name, views.raw_rows(views.OF_EVENTS[name]))
         for name, text in views.OF_HELD_ROWS.items():
-            if name in wanted:
+            if name in wanted and name not in self._shape.kept:
                 self._create(name, text())
         if "runs_wide" in wanted:
             self._create("runs_wide", views.runs_wide(_wide_columns(self.cursor)))

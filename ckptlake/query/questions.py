@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ckptlake.query.scans import SCANNED, Scan
@@ -20,11 +21,16 @@ class Folds:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a question reads, and the views on it that it wants."""
+    """What a question reads, and the views on it that it wants.
+
+    Attributes:
+        kept: the tables of DuckDB that hold all rows of some of these views.
+    """
 
     sources: Sources
     wanted: frozenset[str]
     folds: Folds = Folds()
+    kept: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +40,7 @@ class Shape:
     views: frozenset[str]
     scans: frozenset[tuple[str, ScanShape]]
     has_settled: bool
+    kept: frozenset[str]
 
     @classmethod
     def of(cls, question: Question) -> Shape:
@@ -45,7 +52,7 @@ class Shape:
         scans = frozenset(
             (name, _scan_shape(scan)) for name, scan in sources.scans.items() if SCANNED[name].views & wanted
         )
-        return cls(wanted, scans, question.folds.settled is not None)
+        return cls(wanted, scans, question.folds.settled is not None, frozenset(question.kept))
 
 
 def _scan_shape(scan: Scan) -> ScanShape:

@@ -34,11 +34,17 @@ class Sources:
         rows: small tables by name, live rows included; `summaries` has one exact row a curve.
         scans: what is read of the tables that stay in their files.
         folding: what the view of checkpoints folds, where both its tables are read.
+        moment: when they are read, if that can be told.
     """
 
     rows: Mapping[str, pa.Table]
     scans: Mapping[str, Scan]
     folding: Folding | None = None
+    moment: Moment | None = None
+
+    def position(self, tables: Sequence[str]) -> Hashable:
+        """Return what tells the rows of tables from those of other moments, or None where that is not known."""
+        return None if self.moment is None else self.moment.position(*tables)
 
     def has(self, tables: Iterable[str]) -> bool:
         """Tell whether the rows of all these tables are here."""
@@ -104,7 +110,7 @@ class SourceReader:
         for name, scan in scans.items():
             logger.debug("the question needs %d of %d files of %s", len(scan.files), scan.num_files, name)
         folding = self._folding(moment, rows) if tables >= set(_HISTORY) else None
-        return Sources(rows, scans, folding)
+        return Sources(rows, scans, folding, moment)
 
     def picture(self) -> Picture:
         """Return the snapshots of all tables as they are now."""
