@@ -217,8 +217,10 @@ def _started(draw: Draw, lake: Lake) -> Asked:
 def _with_verb(draw: Draw, lake: Lake, asked: Asked, depth: int) -> Asked:
     query, columns = asked.query, asked.columns
     name = draw(st.sampled_from(NAMES))
-    verbs = ["where", "where", "where", "select", "with_columns", "window", "order_by", "rename", "drop", "distinct_by"]
+    verbs = ["where", "where", "where", "select", "with_columns", "order_by", "rename", "drop", "distinct_by"]
     verbs += ["group", "distinct", "limit"]
+    if asked.exact:
+        verbs.append("window")
     if depth:
         verbs += ["join", "join", "union"]
     match draw(st.sampled_from(verbs)):
