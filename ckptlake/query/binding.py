@@ -50,6 +50,10 @@ class Names(Protocol):
     def metrics(self) -> Iterable[str]: ...
 
 
+_COUNTING_ROWS = frozenset({"lag", "lead"})
+"""Functions whose second argument counts rows, and so says nothing of what the first is."""
+
+
 @dataclass(frozen=True, slots=True)
 class Bound:
     """A table whose every name is known, with its columns; hidden ones are left out of `schema`."""
@@ -254,7 +258,8 @@ class _Binder:
                 wanted[name] = noun
                 return n.Column(name)
             case n.Call(function, args):
-                kinds = {self._loose_kind(arg, schema) for arg in args if not isinstance(arg, n.Param)}
+                beside = args if function not in _COUNTING_ROWS else args[:1]
+                kinds = {self._loose_kind(arg, schema) for arg in beside if not isinstance(arg, n.Param)}
                 typed = tuple(_read_as(arg, kinds) if isinstance(arg, n.Param) else arg for arg in args)
                 return n.Call(function, tuple(self._value(arg, schema, wanted) for arg in typed))
             case n.Cast(n.Param() as inner, kind):

@@ -25,6 +25,7 @@ KEPT_VIEWS = ("runs", "params", "tags", "definitions", "summaries")
 """Views on rows in memory whose rows are kept when they are asked for again."""
 
 _MOST_KEPT_ROWS = 2_000_000
+_ASKED_SELDOM = 2
 
 
 Create = Callable[["DuckDBPyConnection", str], None]
@@ -47,7 +48,7 @@ class KeptTables:
         self._lock = threading.Lock()
         self._kept: list[_Kept] = []
         self._count = 0
-        self._asked: Hashable = None
+        self._asked: tuple[Hashable, int] = (None, 0)
 
     @contextmanager
     def lent(self, key: Hashable, create: Create) -> Iterator[str]:
@@ -58,10 +59,11 @@ class KeptTables:
         finally:
             self._give_back(kept)
 
-    def is_asked_again(self, key: Hashable) -> bool:
-        """Tell whether `key` was the last that was asked for too, so that its table is worth making."""
-        asked, self._asked = self._asked, key
-        return asked == key
+    def is_asked_often(self, key: Hashable) -> bool:
+        """Tell whether only `key` was asked for the last few times, so that its table is worth making."""
+        asked, times = self._asked
+        self._asked = key, times + 1 if asked == key else 1
+        return self._asked[1] > _ASKED_SELDOM
 
     def _take(self, key: Hashable, create: Create) -> _Kept:
         with self._lock:
@@ -102,12 +104,12 @@ def lent_folds(settled: KeptTables, recent: KeptTables, folding: Folding | None)
 def lent_views(
     tables: Mapping[str, KeptTables], sources: Sources, wanted: Iterable[str]
 ) -> Iterator[Mapping[str, str]]:
-    """Yield the tables with the rows of those views that were asked for before, which stay there during the block."""
+    """Yield the tables with the rows of those views that were asked for often, which stay there during the block."""
     with ExitStack() as stack:
         found = {}
         for view in tables.keys() & wanted:
             key, rows = sources.position(DEPENDS[view]), sources.rows[view]
-            if key is not None and tables[view].is_asked_again(key) and len(rows) <= _MOST_KEPT_ROWS:
+            if key is not None and tables[view].is_asked_often(key) and len(rows) <= _MOST_KEPT_ROWS:
                 create = partial(_create_view_rows, view=view, rows=rows)
                 found[view] = stack.enter_context(tables[view].lent(key, create))
         yield found

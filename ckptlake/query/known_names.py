@@ -39,22 +39,28 @@ class LoggedNames:
         return tuple(name for (name,) in self._ask("SELECT DISTINCT metric FROM summaries").tuples())
 
 
+_COLUMNS: dict[str, Mapping[str, str]] = {}
+
+
+def _columns_of(answer: Answer) -> Mapping[str, str]:
+    return dict(zip(answer.rows.column_names, map(kind_of_duckdb, answer.kinds), strict=True))
+
+
 class NameBook:
     """The names of one lake; what was looked up serves until somebody logs something."""
 
     def __init__(self) -> None:
-        self._columns: dict[str, Mapping[str, str]] = {}
         self._logged: tuple[Hashable, LoggedNames] | None = None
 
     def columns(self, view: str, ask: Ask) -> Mapping[str, str]:
-        """Return the columns of a view with their kinds; views do not change."""
+        """Return the columns of a view with their kinds, which are the same in every lake but for `runs_wide`."""
         if view not in ALL_VIEWS:
             raise InvalidInputError(f"there is no view {view!r:.40}; there are {', '.join(sorted(ALL_VIEWS))}")
-        if view not in self._columns:
-            found = ask(f"SELECT * FROM {view} LIMIT 0")
-            kinds = map(kind_of_duckdb, found.kinds)
-            self._columns[view] = dict(zip(found.rows.column_names, kinds, strict=True))
-        return self._columns[view]
+        if view == "runs_wide":
+            return _columns_of(ask(f"SELECT * FROM {view} LIMIT 0"))
+        if view not in _COLUMNS:
+            _COLUMNS[view] = _columns_of(ask(f"SELECT * FROM {view} LIMIT 0"))
+        return _COLUMNS[view]
 
     def logged(self, ask: Ask, position: Position) -> LoggedNames:
         """Return what runs have logged up to now."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -16,6 +17,7 @@ from ckptlake.query.history import CheckpointHistory, Folding, HistoryRows
 from ckptlake.query.moments import LiveRows, Moment
 from ckptlake.query.scans import SCANNED, Scan
 from ckptlake.query.tensors import Tensors
+from ckptlake.tables.delta import DeltaLog
 from ckptlake.tables.schemas import CHECKPOINTS, METRICS, SUMMARIES, TABLES, TENSORS, VERIFICATIONS
 from ckptlake.tables.snapshot import Predicates, Snapshot
 from ckptlake.tables.store import TableStore
@@ -130,7 +132,16 @@ class SourceReader:
         moments = self._moments(tables, as_of)
         writers = live.writers if live is not None else ()
         ordered = [name for name in reversed(TABLES) if name in moments]
+        self._open(ordered)
         return Moment({name: self._stores[name].snapshot(moments[name], writers) for name in ordered}, live)
+
+    def _open(self, names: Sequence[str]) -> None:
+        """Read the logs of tables that have not been read yet, side by side; each takes as long as a small question."""
+        logs = [self._stores[name].log for name in names]
+        closed = [log for log in logs if not log.is_open and log.exists()]
+        if len(closed) > 1:
+            with ThreadPoolExecutor(len(closed), thread_name_prefix="ckptlake-open") as threads:
+                list(threads.map(DeltaLog.refresh, closed))
 
     def _moments(self, tables: Iterable[str], as_of: int | datetime | None) -> dict[str, int | datetime | None]:
         if not isinstance(as_of, int):

@@ -121,6 +121,8 @@ def compact(table: TableStore, *, everything: bool) -> Compaction:
             except CommitConflictError:
                 break
             guard += 1
+        if done.files_before:
+            table.log.checkpoint()
         return done
 
 

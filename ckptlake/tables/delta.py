@@ -62,6 +62,11 @@ class DeltaLog:
     def exists(self) -> bool:
         return self.directory.is_dir()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether its entries have been read before, so that only news are left to read."""
+        return self._handle is not None
+
     def create(self) -> None:
         """Create the table; the caller holds its lock and has seen that it is not there."""
         if self.refresh() < 0:
@@ -201,6 +206,20 @@ class DeltaLog:
             version = self.refresh()
             self._sync_entries(version)
             return version
+
+    def checkpoint(self) -> None:
+        """Write down what all entries up to now come to, so that whoever opens the table need not read them one by one.
+
+        Raises:
+            StorageError: the disk refused; the table is as readable as before.
+        """
+        with self.held() as version:
+            try:
+                self.handle.create_checkpoint()
+            except DeltaError as error:
+                raise StorageError(f"cannot write a checkpoint of the log of {self.root}: {error}") from error
+            sync_file(self.directory / f"{version:020}.checkpoint.parquet")
+            self._checkpoint_mark = self._mark()
 
     def _add(self, file: DataFile, data_change: bool) -> AddAction:
         partition = self._partition_values(file)

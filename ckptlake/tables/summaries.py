@@ -75,6 +75,9 @@ def merge_summaries(rows: pa.Table) -> pa.Table:
     keyed = rows.append_column("_curve", pa.array(group_codes(rows)))
     keyed = keyed.take(pc.sort_indices(keyed, sort_keys=[("_curve", "ascending"), ("first_step", "ascending")]))
     starts = _starts(keyed.column("_curve").to_numpy())
+    if len(starts) == keyed.num_rows:
+        plain = [_plain(keyed.column(name)) for name in SUMMARIES.schema.names]
+        return pa.table(plain, schema=SUMMARIES.schema)
     sizes = np.diff(starts, append=keyed.num_rows)
     first_step, last_step = column_array(keyed, "first_step"), column_array(keyed, "last_step")
     ends = _first_where(last_step == np.repeat(np.maximum.reduceat(last_step, starts), sizes), starts)

@@ -62,6 +62,18 @@ def test_an_order_by_what_is_the_same_in_every_row_is_none(lake: Lake) -> None:
         assert [row["name"] for row in rows(joined)] == ["n1", "n2", "n3"]
 
 
+def test_a_text_param_of_the_row_before_is_a_text(tmp_path: Path) -> None:
+    with ckptlake.open(tmp_path / "lake") as lake:
+        for name, arch in (("a", "vit"), ("b", "cnn")):
+            lake.run("texts", params={"arch": arch}, run_id=name, capture=Capture.nothing())
+        before = param("arch").lag().over(order_by="run_id")
+        found = lake.runs.select("run_id", before=before, after=param("arch").lead(1).over(order_by="run_id"))
+        assert rows(found.order_by("run_id")) == [
+            {"run_id": "a", "before": None, "after": "cnn"},
+            {"run_id": "b", "before": "vit", "after": None},
+        ]
+
+
 def test_columns_are_replaced_after_rows_are_made_distinct(lake: Lake) -> None:
     found = lake.runs.select("experiment", "name").distinct().with_columns(name=col("experiment"))
     assert rows(found) == [{"experiment": "e", "name": "e"}] * 4

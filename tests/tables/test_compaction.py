@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import threading
 from collections import Counter
@@ -235,6 +236,18 @@ class TestCompact:
             "sum": 0,
             "sum_sq": 0,
         }
+
+    def test_whoever_opens_the_table_afterwards_reads_no_entry_before(self, make_store: Any, make_points: Any) -> None:
+        store = make_store()
+        for number in range(1, 25):
+            store.append([Batch("w", number, make_points(10, start=10 * number))])
+        expected = sorted(store.log.history(), key=lambda entry: entry["version"])
+        compact(store, everything=True)
+        checkpointed = json.loads((store.log.directory / "_last_checkpoint").read_text())["version"]
+        assert checkpointed == store.version() == expected[-1]["version"] + 1
+        again = make_store()
+        assert again.snapshot().files() == store.snapshot().files()
+        assert again.log.transaction_version("w") == 24
 
     def test_the_second_of_two_that_saw_the_same_files_is_refused(self, make_store: Any, make_points: Any) -> None:
         first, second = make_store(), make_store()
