@@ -67,25 +67,30 @@ def _beside_mlflow(context: Context, path: Path) -> list[Row]:
     python = mlflow_python()
     if python is None:
         return []
-    lake = ckptlake.open(path, settings=_UNCACHED)
+    lake, uncached = ckptlake.open(path), ckptlake.open(path, settings=_UNCACHED)
     with MlflowPeer(python, context.scratch / "mlflow", _mlflow_runs(lake)) as peer:
         ours = _ten_best(lake).select("name").to_arrow()["name"].to_pylist()
         assert peer.search() == ours, (peer.search(), ours)
         timings = interleave(
             context.scaled(10, 1),
             mlflow=peer.search,
-            warm=lambda: _ten_best(lake).to_arrow(),
+            asked=lambda: _ten_best(lake).to_arrow(),
+            uncached=lambda: _ten_best(uncached).to_arrow(),
         )
-    what = f"ten best of {facts_of(path)['runs']:,} runs, as many times as fast as MLflow"
+    what = f"mlflow.search_runs, version {peer.version} on SQLite, ten best of {facts_of(path)['runs']:,} last values"
     return [
         Row(
             what=what,
             figure=timings["mlflow"].wall_ms,
             unit="ms",
-            reference=timings["warm"].wall_ms,
-            against=f"ms: ours; the figure is MLflow {peer.version}, SQLite, of last values alone",
-            target=Target("at least", 20, "ratio"),
+            reference=timings[name].wall_ms,
+            against=f"ms: ours, {how}",
+            target=target,
             details=timings["mlflow"].details(),
+        )
+        for name, how, target in (
+            ("asked", "asked again of the same rows", Target("at least", 20, "ratio")),
+            ("uncached", "without the result cache", None),
         )
     ]
 
