@@ -37,6 +37,7 @@ _SETTINGS = (
 _HARMLESS = {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN}
 _PARSED_QUERIES = 256
 _KEPT_DESKS = 4
+_ANY_VALUES = "any values"
 _HELD_VIEWS = {**{name: name for name in views.OF_HELD_ROWS}, **views.OF_EVENTS}
 """The table whose rows in memory a view names as `<table>_rows`."""
 
@@ -54,7 +55,7 @@ class Engine:
         self._parse = lru_cache(maxsize=_PARSED_QUERIES)(self._parsed)
         self._judge = lru_cache(maxsize=_PARSED_QUERIES)(self._judged)
         self._is_altered = False
-        self._needs: dict[tuple[str, str], Needs | None] = {}
+        self._needs: dict[tuple[str, str | None], Needs | None] = {}
         self._desks: dict[Shape, list[Desk]] = {}
         self._settled, self._recent = (KeptTables(name, self._cursor) for name in ("settled", "recent"))
         self._views = {view: KeptTables(view, self._cursor) for view in KEPT_VIEWS}
@@ -72,15 +73,18 @@ class Engine:
             QueryError: it is no text that DuckDB could parse.
         """
         bound = text_of(values)
-        if bound is not None and (query, bound) in self._needs:
-            return self._needs[query, bound]
+        for known in ((query, _ANY_VALUES), (query, bound)):
+            if known in self._needs:
+                return self._needs[known]
         try:
             tree = self._parse(query)
             needs = None if tree.get("error") else read_needs(tree, values)
-            if bound is not None:
+            depends_on_values = needs is not None and any(needs.alternatives.values())
+            told = bound if depends_on_values else _ANY_VALUES
+            if told is not None:
                 if len(self._needs) >= _PARSED_QUERIES:
                     self._needs.clear()
-                self._needs[query, bound] = needs
+                self._needs[query, told] = needs
             return needs
         except duckdb.Error as error:
             raise QueryError(_explanation(error)) from error

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ckptlake.lake import Lake
+from ckptlake.query import duck
 from ckptlake.query.sources import Sources
 
 if TYPE_CHECKING:
@@ -290,3 +291,18 @@ def test_a_level_named_by_the_last_character_belongs_to_its_subtree(busy_lake: L
         "pose/vit/ablation",
         "pose/vit/\U0010ffff",
     ]
+
+
+@pytest.mark.parametrize(
+    ("query", "times"),
+    [("FROM runs WHERE name = $v", 1), ("FROM metrics WHERE step = $v", 3), ("FROM runs JOIN metrics ON step = $v", 3)],
+)
+def test_only_what_reads_points_is_looked_into_for_every_value(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch, query: str, times: int
+) -> None:
+    seen: list[object] = []
+    real = duck.read_needs
+    monkeypatch.setattr(duck, "read_needs", lambda tree, values: seen.append(values) or real(tree, values))
+    for value in ("1", 1, 1.0, "1", 1, 1.0):
+        lake._engine.needs(query, {"v": value})
+    assert len(seen) == times
