@@ -189,6 +189,13 @@ class Reading:
         wanted = ALL_VIEWS if needs is None else needs.tables & ALL_VIEWS
         return self._reader.read(tables_of(wanted), None if needs is None else needs.alternatives, check_as_of(as_of))
 
+    def _rows_of(self, table: str, as_of: int | str | datetime | None) -> pa.Table:
+        """Return the rows of a small table, in every version that they were written in."""
+        from ckptlake.query.views import tables_of
+        from ckptlake.tables.store import check_as_of
+
+        return self._reader.read(tables_of([table]), None, check_as_of(as_of)).rows[table]
+
     def _rows_of_view(self, view: str, sources: Sources) -> pa.Table:
         """Return all rows of a view on the rows and files of one question."""
         rows: pa.Table = self._engine.answer(f'FROM "{view}"', {}, sources, frozenset({view}), reads_only=True).rows
@@ -203,7 +210,7 @@ class Reading:
 
         saved, position = SavedQueries(self._layout.queries), self._reader.position
         ask, relation = self._asking.answer, self._engine.relation
-        return Made(ask, relation, self._look, position, NameBook(), Plans(), saved, self._rows_of_view)
+        return Made(ask, relation, self._rows_of, self._look, position, NameBook(), Plans(), saved, self._rows_of_view)
 
     @cached_property
     def _engine(self) -> Engine:
@@ -222,4 +229,7 @@ class Reading:
         from ckptlake.query.sources import SourceReader
         from ckptlake.runs.live import LiveReader
 
-        return SourceReader(self._all_stores(), LiveReader(self._layout.wal, self.id).read, self._engine.points)
+        engine = self._engine
+        return SourceReader(
+            self._all_stores(), LiveReader(self._layout.wal, self.id).read, engine.points, engine.connect
+        )

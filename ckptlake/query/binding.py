@@ -30,6 +30,7 @@ from ckptlake.query.kinds import (
     kind_of_const,
     kind_of_metric,
     kind_of_param,
+    peers,
 )
 from ckptlake.query.showing import shown
 from ckptlake.query.unknown_names import check_known, listed
@@ -48,10 +49,6 @@ class Names(Protocol):
     def tags(self) -> Iterable[str]: ...
 
     def metrics(self) -> Iterable[str]: ...
-
-
-_COUNTING_ROWS = frozenset({"lag", "lead"})
-"""Functions whose second argument counts rows, and so says nothing of what the first is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,8 +255,7 @@ class _Binder:
                 wanted[name] = noun
                 return n.Column(name)
             case n.Call(function, args):
-                beside = args if function not in _COUNTING_ROWS else args[:1]
-                kinds = {self._loose_kind(arg, schema) for arg in beside if not isinstance(arg, n.Param)}
+                kinds = {self._loose_kind(arg, schema) for arg in peers(function, args) if not isinstance(arg, n.Param)}
                 typed = tuple(_read_as(arg, kinds) if isinstance(arg, n.Param) else arg for arg in args)
                 return n.Call(function, tuple(self._value(arg, schema, wanted) for arg in typed))
             case n.Cast(n.Param() as inner, kind):

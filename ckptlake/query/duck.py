@@ -60,11 +60,16 @@ class Engine:
         self._settled, self._recent = (KeptTables(name, self._cursor) for name in ("settled", "recent"))
         self._views = {view: KeptTables(view, self._cursor) for view in KEPT_VIEWS}
 
-    def _cursor(self) -> DuckDBPyConnection:
+    def connect(self) -> None:
+        """Start DuckDB, which takes longer than a small answer, unless it has been."""
         with self._lock:
             if self._connection is None:
                 self._connection = new_connection()
-            return self._connection.cursor()
+
+    def _cursor(self) -> DuckDBPyConnection:
+        self.connect()
+        assert self._connection is not None
+        return self._connection.cursor()
 
     def needs(self, query: str, values: Mapping[str, object]) -> Needs | None:
         """Return which views `query` reads and which rows of scanned tables, or None where only running it would tell.
@@ -250,7 +255,7 @@ class Desk:
             if name in wanted and name not in self._shape.kept:
                 self._create(name, text())
         if "runs_wide" in wanted:
-            self._create("runs_wide", views.runs_wide(_wide_columns(self.cursor)))
+            self._create("runs_wide", views.runs_wide(wide_columns(self.cursor)))
 
     def _create(self, name: str, text: str) -> None:
         self.cursor.execute(f"CREATE OR REPLACE TEMP VIEW {quote(name)} AS {text}")
@@ -303,7 +308,8 @@ def new_connection() -> DuckDBPyConnection:
     return connection
 
 
-def _wide_columns(cursor: DuckDBPyConnection) -> views.WideColumns:
+def wide_columns(cursor: DuckDBPyConnection) -> views.WideColumns:
+    """Return which columns runs_wide has, by what its views show on a cursor."""
     kinds = [(key, kind) for key, kind, _ in cursor.execute(views.PARAM_KINDS).fetchall()]
     metrics = cursor.execute("SELECT DISTINCT metric FROM summaries ORDER BY metric").fetchall()
     directed = cursor.execute(
@@ -320,34 +326,13 @@ def _fetch(cursor: DuckDBPyConnection, query: str, values: Mapping[str, object])
     return Answer(relation.to_arrow_table(), tuple(str(kind) for kind in relation.types))
 
 
-class Trial:
-    """A DuckDB on which a script is tried while it is written, so that its later parts can suit what is there.
+@contextmanager
+def readable() -> Iterator[None]:
+    """Raise what DuckDB raises of files that it cannot read as an error of this package.
 
     Raises:
-        DamagedTableError: from every method: a data file is missing or damaged.
+        DamagedTableError: a data file is missing or damaged.
     """
-
-    def __init__(self) -> None:
-        self._connection = new_connection()
-
-    def run(self, statement: str) -> None:
-        """Run one statement."""
-        with _readable():
-            self._connection.execute(statement)
-
-    def has_rows(self, view: str) -> bool:
-        """Tell whether a view has any row."""
-        with _readable():
-            return self._connection.execute(f"SELECT EXISTS (FROM {quote(view)})").fetchall() == [(True,)]
-
-    def wide_columns(self) -> views.WideColumns:
-        """Return which columns runs_wide has."""
-        with _readable():
-            return _wide_columns(self._connection)
-
-
-@contextmanager
-def _readable() -> Iterator[None]:
     try:
         yield
     except duckdb.Error as error:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 from ckptlake.errors import InvalidInputError
 
+_T = TypeVar("_T")
 NUMERIC: Final = frozenset({"int", "float"})
 ORDERED: Final = frozenset({"int", "float", "text", "time", "date", "bool", "duration", "bytes"})
 _OF_CONST: Final = {
@@ -42,6 +43,11 @@ def kind_of_duckdb(name: str) -> str:
 def kind_of_const(kind: str) -> str:
     """Return the kind of a Python value, by the name of its type."""
     return _OF_CONST.get(kind, "other")
+
+
+def peers(function: str, args: Sequence[_T]) -> Sequence[_T]:
+    """Return the arguments that tell of each other what they are; a count of rows tells nothing."""
+    return args[:1] if function in ("lag", "lead") else args
 
 
 def kind_of_param(read: str) -> str:

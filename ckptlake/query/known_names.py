@@ -6,14 +6,20 @@ from collections.abc import Callable, Hashable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import pyarrow.compute as pc
+
 from ckptlake.errors import InvalidInputError
 from ckptlake.query.kinds import kind_of_duckdb
 from ckptlake.query.views import ALL_VIEWS, PARAM_KINDS, tables_of
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from ckptlake.query.answers import Answer
 
 Ask = Callable[[str], "Answer"]
+Rows = Callable[[str], "pa.Table"]
+"""Returns the rows of a small table, in every version that they were written in."""
 Position = Callable[[frozenset[str]], Hashable]
 """Returns what tells the rows of tables from what they are at other moments."""
 _TABLES = tables_of(["params", "tags", "summaries"])
@@ -22,8 +28,8 @@ _TABLES = tables_of(["params", "tags", "summaries"])
 class LoggedNames:
     """What runs have logged, as it was at one moment; each list is asked for once."""
 
-    def __init__(self, ask: Ask) -> None:
-        self._ask = ask
+    def __init__(self, ask: Ask, rows: Rows) -> None:
+        self._ask, self._rows = ask, rows
 
     @cached_property
     def params(self) -> Mapping[str, str]:
@@ -32,11 +38,18 @@ class LoggedNames:
 
     @cached_property
     def tags(self) -> tuple[str, ...]:
-        return tuple(key for (key,) in self._ask("SELECT DISTINCT key FROM tags").tuples())
+        rows = self._rows("tags")
+        if pc.any(rows.column("removed")).as_py():
+            return tuple(key for (key,) in self._ask("SELECT DISTINCT key FROM tags").tuples())
+        return _distinct(rows.column("key"))
 
     @cached_property
     def metrics(self) -> tuple[str, ...]:
-        return tuple(name for (name,) in self._ask("SELECT DISTINCT metric FROM summaries").tuples())
+        return _distinct(self._rows("summaries").column("metric"))
+
+
+def _distinct(column: pa.ChunkedArray) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(map(str, column.unique().to_pylist())))
 
 
 _COLUMNS: dict[str, Mapping[str, str]] = {}
@@ -62,12 +75,12 @@ class NameBook:
             _COLUMNS[view] = _columns_of(ask(f"SELECT * FROM {view} LIMIT 0"))
         return _COLUMNS[view]
 
-    def logged(self, ask: Ask, position: Position) -> LoggedNames:
+    def logged(self, ask: Ask, rows: Rows, position: Position) -> LoggedNames:
         """Return what runs have logged up to now."""
         key = position(_TABLES)
         known = self._logged
         if known is None or known[0] != key:
-            known = self._logged = (key, LoggedNames(ask))
+            known = self._logged = (key, LoggedNames(ask, rows))
         return known[1]
 
 
@@ -76,12 +89,13 @@ class KnownNames:
 
     Args:
         ask: runs SQL on the lake's views.
+        rows: returns the rows of a table.
         book: keeps what was looked up before.
         position: tells whether that still holds; None where the past is asked.
     """
 
-    def __init__(self, ask: Ask, book: NameBook, position: Position | None) -> None:
-        self._ask, self._book, self._position = ask, book, position
+    def __init__(self, ask: Ask, rows: Rows, book: NameBook, position: Position | None) -> None:
+        self._ask, self._rows, self._book, self._position = ask, rows, book, position
 
     def columns(self, view: str) -> Mapping[str, str]:
         return self._book.columns(view, self._ask)
@@ -89,7 +103,9 @@ class KnownNames:
     @cached_property
     def logged(self) -> LoggedNames:
         """What runs have logged; the same object for as long as nobody logs anything."""
-        return LoggedNames(self._ask) if self._position is None else self._book.logged(self._ask, self._position)
+        if self._position is None:
+            return LoggedNames(self._ask, self._rows)
+        return self._book.logged(self._ask, self._rows, self._position)
 
     def params(self) -> Mapping[str, str]:
         return self.logged.params

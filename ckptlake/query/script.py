@@ -9,10 +9,10 @@ from pathlib import Path
 
 from ckptlake.query import file_rows, views
 from ckptlake.query.checkpoint_views import fold
-from ckptlake.query.duck import Trial
 from ckptlake.query.names import quote
 from ckptlake.query.scans import POINTS, SCANNED, TENSOR_ROWS, ScannedTable
 from ckptlake.query.sources import Picture
+from ckptlake.query.trial import Trial
 from ckptlake.query.views import ScanShape
 from ckptlake.tables.schemas import CHECKPOINTS, SUMMARIES, TABLES
 

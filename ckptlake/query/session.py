@@ -38,6 +38,7 @@ class Session:
     Attributes:
         ask: answers SQL on the lake's views.
         relation: returns an answer as a relation of DuckDB.
+        rows: returns the rows of a small table.
         look: returns the files and rows that SQL would read.
         position: returns what tells the rows of tables from what they are at other moments.
         book: keeps the names that were looked up before.
@@ -49,6 +50,7 @@ class Session:
 
     ask: Callable[[str, Mapping[str, object], AsOf], Answer]
     relation: Callable[[Answer], DuckDBPyRelation]
+    rows: Callable[[str, AsOf], pa.Table]
     look: Callable[[str, Mapping[str, object], Any], Sources]
     position: Position
     book: NameBook
@@ -67,7 +69,10 @@ class Session:
 
     def names(self) -> KnownNames:
         """Return what may be named, as the lake is when it is asked."""
-        return KnownNames(self.run, self.book, self.position if self.as_of is None else None)
+        return KnownNames(self.run, self._rows, self.book, self.position if self.as_of is None else None)
+
+    def _rows(self, table: str) -> pa.Table:
+        return self.rows(table, self.as_of)
 
     def varying_params(self) -> list[str]:
         """Return the params in which runs differ, or that some have and others do not."""

@@ -68,12 +68,24 @@ class Picture:
 
 
 class SourceReader:
-    """Brings together snapshots and live rows, decoding each immutable file once."""
+    """Brings together snapshots and live rows, decoding each immutable file once.
+
+    Args:
+        stores: the tables.
+        read_live: reads what is not committed yet.
+        run_points: returns the newest points of curves with repeated steps.
+        meanwhile: what takes as long as the logs to read, and may be done beside that.
+    """
 
     def __init__(
-        self, stores: Mapping[str, TableStore], read_live: Callable[[], LiveRows], run_points: RunPoints
+        self,
+        stores: Mapping[str, TableStore],
+        read_live: Callable[[], LiveRows],
+        run_points: RunPoints,
+        meanwhile: Callable[[], object],
     ) -> None:
         self._stores = stores
+        self._meanwhile = meanwhile
         self._read_live = read_live
         held = [spec for spec in TABLES.values() if spec.name not in SCANNED and spec is not SUMMARIES]
         self._held = {spec.name: HeldTable(spec) for spec in held}
@@ -140,8 +152,10 @@ class SourceReader:
         logs = [self._stores[name].log for name in names]
         closed = [log for log in logs if not log.is_open and log.exists()]
         if len(closed) > 1:
-            with ThreadPoolExecutor(len(closed), thread_name_prefix="ckptlake-open") as threads:
+            with ThreadPoolExecutor(len(closed) + 1, thread_name_prefix="ckptlake-open") as threads:
+                meanwhile = threads.submit(self._meanwhile)
                 list(threads.map(DeltaLog.refresh, closed))
+                meanwhile.result()
 
     def _moments(self, tables: Iterable[str], as_of: int | datetime | None) -> dict[str, int | datetime | None]:
         if not isinstance(as_of, int):

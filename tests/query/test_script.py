@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 import ckptlake
 from ckptlake import Capture, DamagedTableError, Lake, Settings
-from ckptlake.query.duck import Trial
 from ckptlake.query.file_rows import no_rows, recorded_again
 from ckptlake.query.tensors import recorded_again as recorded_again_in_memory
+from ckptlake.query.trial import Trial
 from ckptlake.query.views import ALL_VIEWS
 from ckptlake.tables.schemas import CHECKPOINTS, TABLES
 
