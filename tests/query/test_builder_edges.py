@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import ckptlake
-from ckptlake import Capture, InvalidInputError, Lake, Query, QueryError, col, lit, metric, param, row_number
+from ckptlake import Capture, InvalidInputError, Lake, Query, QueryError, col, lit, metric, param, row_number, tag
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +72,22 @@ def test_a_text_param_of_the_row_before_is_a_text(tmp_path: Path) -> None:
             {"run_id": "a", "before": None, "after": "cnn"},
             {"run_id": "b", "before": "vit", "after": None},
         ]
+
+
+def test_a_tag_that_every_run_has_lost_is_not_known_any_more(tmp_path: Path) -> None:
+    with ckptlake.open(tmp_path / "lake") as lake:
+        one = lake.run("e", tags={"stage": "a", "kept": "b"}, run_id="one", capture=Capture.nothing())
+        two = lake.run("e", tags={"stage": "c"}, run_id="two", capture=Capture.nothing())
+        lake.flush()
+        assert lake.runs.where(~tag("stage").is_null()).count() == 2
+        one.remove_tags("stage")
+        lake.flush()
+        assert lake.runs.where(tag("stage") == "c").count() == 1
+        two.remove_tags("stage")
+        lake.flush()
+        with pytest.raises(InvalidInputError, match="stage"):
+            lake.runs.where(tag("stage") == "c").count()
+        assert lake.runs.where(tag("kept") == "b").count() == 1
 
 
 def test_columns_are_replaced_after_rows_are_made_distinct(lake: Lake) -> None:
