@@ -123,6 +123,7 @@ def test_ctrl_c_marks_the_run_failed_and_keeps_its_rows(tmp_path: Path) -> None:
         tmp_path,
         """
         import signal
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored in the background
         with lake.run(run_id="r", capture=capture) as run:
             for step in range(1000):
                 run.log({"loss": 1.0}, step=step)
