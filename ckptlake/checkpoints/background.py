@@ -59,7 +59,7 @@ class Fence:
 
 
 class Pending(Generic[_T]):
-    """A checkpoint that is being saved in the background once it has been told to `begin`.
+    """A checkpoint that is saved in the background from `begin` on; `save_checkpoint(async_=True)` returns it begun.
 
     Attributes:
         id: the checkpoint's id; the lake lists it once it is durable.

@@ -34,7 +34,7 @@ class Staging:
         self._lock = threading.Lock()
 
     def find_room(self, nbytes: int) -> Callable[[object], memoryview] | None:
-        """Return what copies that many bytes into a buffer of their own from now on, or None where is no room."""
+        """Return what copies that many bytes into a buffer held for them, or None where there is no room."""
         with self._lock:
             if self._free[nbytes]:
                 buffer = self._free[nbytes].pop()

@@ -46,7 +46,7 @@ class Writer:
 
     `calls.append` is all a training loop does; it is atomic and never waits. Two daemon threads do the
     rest. After a fork the child starts with nothing pending and a journal of its own, and leaves commits to
-    its parent, because the Delta library does not survive a fork.
+    its parent, because the Delta library does not survive a fork. While `commits_later` is set, whoever set it commits.
     """
 
     def __init__(self, layout: Layout, lake_id: str, stores: Stores, settings: Settings) -> None:

@@ -98,7 +98,7 @@ def compact(table: TableStore, *, everything: bool) -> Compaction:
         everything: merge all small files, as a person asks for; otherwise only what routine upkeep would.
 
     Raises:
-        StorageError: the disk refused; the table is unchanged.
+        StorageError: the disk refused; the table has the same rows, in as many files as were merged until then.
     """
     if table.version() < 0:
         return Compaction()
