@@ -51,14 +51,21 @@ def take(state: object) -> Taken:
     Raises:
         InvalidInputError: something in it cannot be kept; the message names up to 10 such places.
     """
-    walk = _Walk()
+    asked, walk = _asked(state), _Walk()
     try:
-        copy = walk.copy(state, 0)
+        copy = walk.copy(asked, 0)
     except _NotPlainError:
-        flat = flatten(state)
+        flat = flatten(asked)
         sources = [Source(leaf.array, version_of(leaf.array)).named(leaf) for leaf in flat.leaves]
         return Taken(sources, lambda: (flat, sources))
     return Taken(list(walk.sources.values()), lambda: _apart(copy, walk.sources))
+
+
+def _asked(state: object) -> object:
+    """Return a state whose parts have been asked for what they stand for, once: that may cost them much."""
+    if type(state) is dict:
+        return {name: part.state_dict() if is_stateful(part) else part for name, part in state.items()}
+    return state
 
 
 def _apart(state: object, held: dict[Hashable, Source]) -> tuple[Flat, list[Source]]:

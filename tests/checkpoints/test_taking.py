@@ -107,6 +107,20 @@ def test_a_training_state_is_not_taken_apart_at_the_call(monkeypatch: pytest.Mon
     assert len(calls) == 1
 
 
+@pytest.mark.parametrize("beside", [None, {1.5}, np.zeros(2, "f4,i8")])
+def test_parts_are_asked_for_what_they_stand_for_once(beside: object) -> None:
+    asked: list[object] = []
+
+    class Part:
+        def state_dict(self) -> dict[str, Any]:
+            asked.append(self)
+            return {"w": torch.ones(2)}
+
+    flat, _ = take({"part": Part(), "beside": beside}).apart()
+    assert len(asked) == 1
+    assert "part/w" in [leaf.path for leaf in flat.leaves]
+
+
 def swap(state: dict[str, Any]) -> None:
     state["weight"].data = torch.zeros(7)
 
