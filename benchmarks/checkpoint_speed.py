@@ -70,9 +70,11 @@ def _saving(context: Context) -> list[Row]:
                     tensor.mul_(1.0001)
 
         def ours(**choices: Any) -> None:
+            before = time.perf_counter()
             saved = run.save_checkpoint(model=model, optimizer=optimizer, **choices)
-            spent.append(saved.duration_s)
+            spent.append(time.perf_counter() - before)
             run._finish_saving()
+            ends.append(time.perf_counter() - before)
             kept.append(scratch / "lake" / "blobs" / f"{saved.id}.safetensors")
             if len(kept) > 1:
                 kept.pop(0).unlink()
@@ -100,17 +102,19 @@ def _saving(context: Context) -> list[Row]:
             "torch": lambda: peer(torch_save, digest=True, sync=True),
             "safetensors": lambda: peer(safetensors_save, digest=True, sync=True),
             "plain safetensors": lambda: peer(safetensors_save, digest=False, sync=False),
-            "plain safetensors, synced": lambda: peer(safetensors_save, digest=False, sync=True),
         }
-        found: dict[str, list[float]] = {name: [] for name in calls}
+        found: dict[str, list[float]] = {name: [] for name in (*calls, "deferred, to the end")}
         for turn in range(context.scaled(7, 1) + 1):
             for name, call in calls.items():
                 change()
                 warm_memory(scratch / "warm", size_mb)
                 spent: list[float] = []
+                ends: list[float] = []
                 call()
                 if turn:
                     found[name].append(spent[0])
+                    if name == "deferred":
+                        found["deferred, to the end"].append(ends[0])
     seconds = {name: statistics.median(values) for name, values in found.items()}
     details = {"size_mb": size_mb, "all": found}
     what = f"save of {size_mb} MB with AdamW, durable"
@@ -134,20 +138,20 @@ def _saving(context: Context) -> list[Row]:
             details=details,
         ),
         Row(
-            what=f"{what}, SHA-256 deferred",
+            what=f"save of {size_mb} MB with AdamW, SHA-256 and the wait for the disk deferred",
             figure=seconds["deferred"] * 1e3,
             unit="ms",
-            reference=seconds["plain safetensors, synced"] * 1e3,
-            against="ms: safetensors save_file, fsync",
+            reference=seconds["plain safetensors"] * 1e3,
+            against="ms: safetensors save_file, which does not wait for the disk either",
             target=Target("at most", 1.0, "ratio"),
             details=details,
         ),
         Row(
-            what="the same",
-            figure=seconds["deferred"] * 1e3,
+            what="the same until it is durable and digested",
+            figure=seconds["deferred, to the end"] * 1e3,
             unit="ms",
-            reference=seconds["plain safetensors"] * 1e3,
-            against="ms: safetensors save_file, which is not durable",
+            reference=seconds["safetensors"] * 1e3,
+            against="ms: safetensors save_file, sha256 of the file, fsync",
             details=details,
         ),
     ]

@@ -103,7 +103,7 @@ def _spared(
 
 
 def _unsafe_runs(store: CheckpointStore, records: Iterable[CheckpointRecord], doomed: frozenset[str]) -> dict[str, str]:
-    """Return the runs whose newest good checkpoint that stays is not whole on the disk, with the reason."""
+    """Return the runs whose newest good checkpoint that stays is not whole, with the reason; the others' is durable."""
     newest: dict[str, CheckpointRecord | None] = {}
     for record in records:
         newest.setdefault(record.run_id, None)
@@ -115,4 +115,6 @@ def _unsafe_runs(store: CheckpointStore, records: Iterable[CheckpointRecord], do
             unsafe[run_id] = "no good checkpoint of its run would stay"
         elif not (found := verify(store, stays.id, "size")).is_good:
             unsafe[run_id] = f"checkpoint {stays.id}, the newest of its run that stays, is not whole: {found.finding}"
+        elif stays.digest is None:
+            store.sync_packs(store.read_manifest(stays.id))
     return unsafe

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
 
 from ckptlake._internal.files import storage_errors
 from ckptlake.checkpoints.checksums import quick_key
 from ckptlake.checkpoints.index import Blob
 from ckptlake.checkpoints.manifest import Manifest, StoredTensor
-from ckptlake.checkpoints.rawpack import MANIFEST_KEY, RawPackWriter, Slot, place, tensor_name
+from ckptlake.checkpoints.parallel import in_parallel
+from ckptlake.checkpoints.rawpack import MANIFEST_KEY, RawPackWriter, Slot, header, place, tensor_name
 from ckptlake.checkpoints.sources import Source
 from ckptlake.checkpoints.statistics import TensorStatistics
 from ckptlake.checkpoints.store import RAW_SUFFIX, CheckpointStore
-from ckptlake.checkpoints.tensor_pass import ReadPrevious, Work, check_all, copy_all, digest_all, measure_all
+from ckptlake.checkpoints.tensor_pass import ReadPrevious, Work, Write, check_source, measure_all
 
 _SMALL_BYTES = 16 << 10
 Previous = Callable[[Source], ReadPrevious | None]
@@ -24,7 +24,7 @@ Previous = Callable[[Source], ReadPrevious | None]
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A checkpoint whose bytes and manifest are durable.
+    """A checkpoint whose bytes and manifest are written.
 
     Attributes:
         manifest: what stands in its manifest.
@@ -44,21 +44,31 @@ def no_previous(_: Source) -> None:
 
 
 @dataclass(slots=True)
-class _Item:
+class Item:
     """One tensor on its way: where it lies, and what is known of it."""
 
     source: Source
-    checks: tuple[int, ...]
-    quick: bytes
+    checks: tuple[int, ...] = ()
+    quick: bytes = b""
     blob: Blob | None = None
-    twin: _Item | None = None
+    twin: Item | None = None
     slot: Slot | None = None
     digest: str | None = None
     statistics: TensorStatistics | None = None
 
+    def take_checks(self) -> None:
+        """Read all bytes for their checksums."""
+        self.checks = check_source(self.source)
+        self.quick = quick_key(self.checks, self.source.leaf.nbytes)
+
+    def slot_at(self, offset: int) -> Slot:
+        """Return its place in a pack if that begins at an offset."""
+        leaf = self.source.leaf
+        return Slot(tensor_name(leaf.path), leaf.dtype, leaf.shape, offset, leaf.nbytes)
+
 
 class PackedSave:
-    """Writes one checkpoint in the packed format.
+    """Writes one checkpoint in the packed format, with SHA-256 and statistics in the same pass.
 
     Args:
         store: the lake's checkpoints; its gate must be held, shared, until the row is committed.
@@ -78,51 +88,56 @@ class PackedSave:
     ) -> None:
         self._store = store
         self._draft = draft
-        self._sources = sources
         self._previous = previous
         self._shares = folder == "blobs"
         self._pack = f"{folder}/{draft.checkpoint_id}"
-        self._items: list[_Item] = []
+        self._items = [Item(source) for source in sources]
+        self._target = store.pack_path(self._pack, RAW_SUFFIX)
 
     def run(self) -> Written:
-        """Write everything, with SHA-256 and statistics in the same pass.
+        """Write everything.
 
         Raises:
             InvalidInputError: a tensor changed meanwhile.
             StorageError: the disk refused; nothing of the checkpoint is left.
         """
-        self._look_up(self._measure_all)
-        return self._write(self._measure)
+        in_parallel(Item.take_checks, self._items, lambda item: item.source.leaf.nbytes)
+        self._find_known(lambda items: self._measure(items, None))
+        for item in self._items:
+            if item.blob is not None or item.twin is not None:
+                item.source.finish()
+        fresh = self._fresh()
+        slots = self._place(fresh, 0)
+        if not any(slot.nbytes for slot in slots) and self._shares:
+            self._measure(fresh, None)
+            return self._finish()
+        with storage_errors("save a checkpoint", self._target):
+            header_bytes = len(header(slots, metadata_of(self._manifest().encode())))
+            writer = RawPackWriter(self._target, header_bytes, sum(slot.nbytes for slot in slots))
+            with self._published(writer):
+                self._measure(fresh, writer)
+                return self._finish(writer, slots)
 
-    def run_deferred(self) -> Written:
-        """Write everything under fast checksums alone; digests of new tensors are left for later."""
-        self._look_up(self._digest_all)
-        return self._write(self._copy)
-
-    def _look_up(self, take_digests: Callable[[Sequence[_Item]], None]) -> None:
-        """Find out which tensors are new; a match of checksums is confirmed by SHA-256."""
-        checks = check_all(self._sources)
-        self._items = [
-            _Item(source, found, quick_key(found, source.leaf.nbytes))
-            for source, found in zip(self._sources, checks, strict=True)
-        ]
+    def _find_known(self, take_digests: Callable[[Sequence[Item]], None]) -> None:
+        """Find out which tensors, of those without a place, are not new; SHA-256 confirms a match of checksums."""
         if not self._shares:
             return
         known = self._store.index.find_by_quick([item.quick for item in self._items if item.source.leaf.nbytes])
-        first: dict[bytes, _Item] = {}
+        first: dict[bytes, Item] = {}
         suspects = []
-        for item in self._items:
-            if item.source.leaf.nbytes and (item.quick in known or item.quick in first):
+        for item in sorted(self._items, key=lambda item: item.slot is None):
+            is_free = item.slot is None and item.source.leaf.nbytes
+            if is_free and (item.quick in known or item.quick in first):
                 suspects.append(item)
             first.setdefault(item.quick, item)
+        if self._big() and not any(item.source.leaf.nbytes >= _SMALL_BYTES for item in suspects):
+            return  # small ones beside big ones that are all new are stored again anyway
         twins = [first[item.quick] for item in suspects if first[item.quick] is not item]
         unconfirmed = {id(item): item for item in (*suspects, *twins)}.values()
         take_digests(list(unconfirmed))
         self._match(suspects, known, first)
 
-    def _match(
-        self, suspects: Sequence[_Item], known: Mapping[bytes, list[Blob]], first: Mapping[bytes, _Item]
-    ) -> None:
+    def _match(self, suspects: Sequence[Item], known: Mapping[bytes, list[Blob]], first: Mapping[bytes, Item]) -> None:
         present: dict[str, bool] = {}
         for item in suspects:
             for blob in known.get(item.quick, ()):
@@ -135,8 +150,6 @@ class PackedSave:
             twin = first[item.quick]
             if item.blob is None and twin is not item and twin.digest == item.digest:
                 item.twin = twin
-            if item.blob is not None or item.twin is not None:
-                item.source.finish()
 
     def _keep_apart(self) -> None:
         """Store small tensors again rather than depend on a whole pack for their sake alone.
@@ -145,74 +158,62 @@ class PackedSave:
         """
         if all(item.blob is not None for item in self._items if item.source.leaf.nbytes):
             return
-        big = [item for item in self._items if item.source.leaf.nbytes >= _SMALL_BYTES]
-        packs = {item.blob.pack for item in big if item.blob is not None}
+        packs = {item.blob.pack for item in self._big() if item.blob is not None}
         for item in self._items:
             if item.blob is not None and item.blob.pack not in packs:
                 item.blob = None
 
-    def _write(self, fill: Callable[[Sequence[_Item], RawPackWriter | None], None]) -> Written:
-        fresh = [item for item in self._items if item.blob is None and item.twin is None]
+    def _big(self) -> list[Item]:
+        return [item for item in self._items if item.source.leaf.nbytes >= _SMALL_BYTES]
+
+    def _fresh(self) -> list[Item]:
+        """Return the tensors that are to be written yet."""
+        return [item for item in self._items if item.blob is None and item.twin is None and item.slot is None]
+
+    def _place(self, fresh: Sequence[Item], start: int) -> list[Slot]:
+        """Give tensors their places from an offset on."""
         leaves = [item.source.leaf for item in fresh]
-        slots = place((tensor_name(leaf.path), leaf.dtype, leaf.shape, leaf.nbytes) for leaf in leaves)
+        slots = place(((tensor_name(leaf.path), leaf.dtype, leaf.shape, leaf.nbytes) for leaf in leaves), start)
         by_name = {slot.name: slot for slot in slots}
         for item in fresh:
             item.slot = by_name[tensor_name(item.source.leaf.path)]
-        target = self._store.pack_path(self._pack, RAW_SUFFIX)
-        if not any(leaf.nbytes for leaf in leaves) and self._shares:
-            fill(fresh, None)
-            return self._finish(0)
-        with storage_errors("save a checkpoint", target):
-            writer = RawPackWriter(target, slots, self._metadata())
-            try:
-                fill(fresh, writer)
-                writer.publish(self._metadata())
-                return self._finish(writer.size_bytes)
-            except BaseException:
-                writer.abandon()
-                self._withdraw(target)
-                raise
+        return slots
 
-    def _withdraw(self, target: Path) -> None:
-        """Delete a published pack whose manifest could not be written."""
-        if not self._store.manifest_path(self._draft.checkpoint_id).exists():
-            target.unlink(missing_ok=True)
+    @contextmanager
+    def _published(self, writer: RawPackWriter) -> Iterator[None]:
+        """Leave nothing of the pack unless all of the block goes well."""
+        try:
+            yield
+        except BaseException:
+            writer.abandon()
+            if not self._store.manifest_path(self._draft.checkpoint_id).exists():
+                self._target.unlink(missing_ok=True)
+            raise
 
-    def _finish(self, stored_bytes: int) -> Written:
+    def _finish(self, writer: RawPackWriter | None = None, slots: Sequence[Slot] = ()) -> Written:
+        """Publish the pack, where there is one, and the manifest, now that all is known."""
         manifest = self._manifest()
+        payload = manifest.encode()
+        if writer is not None:
+            writer.publish(writer.header(slots, metadata_of(payload)))
+        return self._publish(manifest, payload, 0 if writer is None else writer.size_bytes)
+
+    def _publish(self, manifest: Manifest, payload: bytes, stored_bytes: int) -> Written:
         with storage_errors("save a checkpoint", self._store.layout.checkpoints):
-            self._store.publish(manifest)
+            self._store.publish(manifest, payload)
         statistics = {i.source.leaf.path: i.statistics for i in self._items if i.statistics is not None}
         reused = frozenset(i.source.leaf.path for i in self._items if i.blob is not None)
         return Written(manifest, stored_bytes, statistics, reused)
 
-    def _measure_all(self, items: Sequence[_Item]) -> None:
-        self._measure(items, None)
-
-    def _measure(self, items: Sequence[_Item], writer: RawPackWriter | None) -> None:
-        works = [Work(i.source, i.checks, _write_at(writer, i), self._previous(i.source)) for i in items]
+    def _measure(self, items: Sequence[Item], writer: RawPackWriter | None) -> None:
+        works = [Work(i.source, i.checks, write_at(writer, i), self._previous(i.source)) for i in items]
         for item, measured in zip(items, measure_all(works), strict=True):
             item.digest, item.statistics = measured.digest, measured.statistics
-
-    def _digest_all(self, items: Sequence[_Item]) -> None:
-        """Take the digests alone, unless these are all tensors: then nothing is left for later."""
-        if len(items) == len(self._items):
-            self._measure_all(items)
-            return
-        works = [Work(item.source, item.checks) for item in items]
-        for item, digest in zip(items, digest_all(works), strict=True):
-            item.digest = digest
-
-    def _copy(self, fresh: Sequence[_Item], writer: RawPackWriter | None) -> None:
-        copy_all([Work(item.source, item.checks, _write_at(writer, item)) for item in fresh])
-
-    def _metadata(self) -> dict[str, str]:
-        return {MANIFEST_KEY: self._manifest().encode().decode().rstrip("\n")}
 
     def _manifest(self) -> Manifest:
         return replace(self._draft, tensors=tuple(self._stored(item) for item in self._items))
 
-    def _stored(self, item: _Item) -> StoredTensor:
+    def _stored(self, item: Item) -> StoredTensor:
         leaf, place = item.source.leaf, item.twin or item
         if place.blob is not None:
             pack, offset = place.blob.pack, place.blob.offset
@@ -221,7 +222,13 @@ class PackedSave:
         return StoredTensor(leaf.path, leaf.dtype.name, leaf.shape, item.digest, item.checks, pack, offset)
 
 
-def _write_at(writer: RawPackWriter | None, item: _Item) -> Any:
+def metadata_of(payload: bytes) -> dict[str, str]:
+    """Return what a pack's header tells besides tensors: an encoded manifest."""
+    return {MANIFEST_KEY: payload.decode().rstrip("\n")}
+
+
+def write_at(writer: RawPackWriter | None, item: Item) -> Write | None:
+    """Return how to write a tensor to its place in a pack, or None where it has none."""
     if writer is None or item.slot is None:
         return None
     start = item.slot.offset

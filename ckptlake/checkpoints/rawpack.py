@@ -24,6 +24,8 @@ from ckptlake.errors import DamagedCheckpointError
 
 ALIGNMENT = 64
 _LONG_BYTES = 1 << 20
+_GROWN_BYTES = 64 << 20
+_PLENTY = 16
 _LENGTH = struct.Struct("<Q")
 _UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
 _METADATA = "__metadata__"
@@ -46,10 +48,10 @@ def tensor_name(path: str) -> str:
     return {"": "value", _METADATA: f"{_METADATA}%"}.get(path, path)
 
 
-def place(tensors: Iterable[tuple[str, DType, tuple[int, ...], int]]) -> list[Slot]:
-    """Return where tensors, as (name, dtype, shape, nbytes), lie one behind the other."""
+def place(tensors: Iterable[tuple[str, DType, tuple[int, ...], int]], start: int = 0) -> list[Slot]:
+    """Return where tensors, as (name, dtype, shape, nbytes), lie one behind the other from an aligned offset on."""
     ordered = sorted(tensors, key=lambda tensor: (tensor[3] % ALIGNMENT != 0, -tensor[1].itemsize, -tensor[3]))
-    slots, offset = [], 0
+    slots, offset = [], start
     for name, dtype, shape, nbytes in ordered:
         slots.append(Slot(name, dtype, shape, offset, nbytes))
         offset += nbytes
@@ -111,51 +113,91 @@ class RawPackWriter:
     """A pack being written: data at their places in any order and from any thread, the header last.
 
     The file has another name until `publish`; a crash before leaves only that.
+
+    Args:
+        target: what it will be called.
+        header_bytes: the length of its header, or a length that suffices.
+        data_bytes: the length of its data, or None where that is found out on the way, by `reserve`. Nothing is then
+            brought to the disk beside the writing, and publishing does not wait for it.
     """
 
-    def __init__(self, target: Path, slots: Sequence[Slot], metadata: Mapping[str, str]) -> None:
+    def __init__(self, target: Path, header_bytes: int, data_bytes: int | None) -> None:
         self._target = target
-        self._slots = slots
-        self._header_bytes = len(header(slots, metadata))
+        self._header_bytes = header_bytes
         self._partial = target.with_name(f".{target.name}.partial")
-        self.size_bytes = self._header_bytes + (slots[-1].offset + slots[-1].nbytes if slots else 0)
+        self._end = self._allocated = 0
+        self._growing = threading.Lock()
         self._descriptor = os.open(self._partial, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-        self._write_back = _WriteBack(self._descriptor)
+        self._write_back = None if data_bytes is None else _WriteBack(self._descriptor)
         try:
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(self._descriptor, 0, self.size_bytes)
+            if data_bytes is not None:
+                self.reserve(data_bytes)
         except BaseException:
             self.abandon()
             raise
 
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the whole file."""
+        return self._header_bytes + self._end
+
+    def reserve(self, nbytes: int) -> int:
+        """Return the offset behind what was reserved before, with so much room on the disk."""
+        with self._growing:
+            start, self._end = self._end, self._end + nbytes
+            if self.size_bytes > self._allocated and hasattr(os, "posix_fallocate"):
+                self._allocate()
+        return start
+
+    def _allocate(self) -> None:
+        """Have room for what is reserved; while that still grows for more, if there is plenty, so it takes few calls."""
+        wanted = self.size_bytes
+        if self._write_back is None:
+            ahead = self._end + _GROWN_BYTES
+            disk = os.fstatvfs(self._descriptor)
+            wanted += ahead if disk.f_bavail * disk.f_frsize > _PLENTY * ahead else 0
+        os.posix_fallocate(self._descriptor, self._allocated, wanted - self._allocated)
+        self._allocated = wanted
+
     def write(self, view: memoryview, offset: int) -> None:
-        """Write bytes at an offset of the data; the system begins at once to bring long stretches to the disk."""
+        """Write bytes at an offset of the data."""
         first = place = self._header_bytes + offset
         while view:
             written = os.pwrite(self._descriptor, view, place)
             view, place = view[written:], place + written
-        self._write_back.begin(first, place - first)
+        if self._write_back is not None:
+            self._write_back.begin(first, place - first)
 
-    def publish(self, metadata: Mapping[str, str]) -> None:
-        """Write the header, bring everything to the disk and give the file its name.
+    def header(self, slots: Sequence[Slot], metadata: Mapping[str, str]) -> bytes:
+        """Return the header for `publish`.
 
-        The metadata must be of the length they had when the pack was begun.
+        Raises:
+            OverflowError: it is longer than what was left for it.
         """
-        text = header(self._slots, metadata, self._header_bytes)
+        text = header(slots, metadata, self._header_bytes)
         if len(text) != self._header_bytes:
-            raise ValueError(f"the header has {len(text)} bytes where {self._header_bytes} are free")
+            raise OverflowError(f"the header has {len(text)} bytes where {self._header_bytes} are free")
+        return text
+
+    def publish(self, text: bytes) -> None:
+        """Write the header and give the file its name; where its length was known, it is on the disk by then."""
         os.pwrite(self._descriptor, text, 0)
-        self._write_back.end()
-        os.fsync(self._descriptor)
+        if self._allocated > self.size_bytes:
+            os.ftruncate(self._descriptor, self.size_bytes)
+        if self._write_back is not None:
+            self._write_back.end()
+            os.fsync(self._descriptor)
         os.close(self._descriptor)
         self._descriptor = -1
         self._partial.rename(self._target)
-        sync_directory(self._target.parent)
+        if self._write_back is not None:
+            sync_directory(self._target.parent)
 
     def abandon(self) -> None:
         """Delete what has been written, unless it is published."""
         if self._descriptor >= 0:
-            self._write_back.end()
+            if self._write_back is not None:
+                self._write_back.end()
             os.close(self._descriptor)
             self._descriptor = -1
         self._partial.unlink(missing_ok=True)

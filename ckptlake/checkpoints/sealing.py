@@ -40,6 +40,7 @@ def seal(store: CheckpointStore, manifest: Manifest, before: Manifest | None, ro
     with storage_errors("take the digests of a checkpoint", store.layout.checkpoints), store.gate.together():
         if not store.manifest_path(manifest.checkpoint_id).exists():
             return manifest
+        store.sync_packs(manifest)
         packs, earlier = Packs(store), Before(store, before)
 
         def measure(tensor: StoredTensor) -> tuple[str, TensorStatistics]:

@@ -12,6 +12,7 @@ from typing import Literal, Protocol
 from ckptlake._internal.files import storage_error, storage_errors
 from ckptlake._internal.ids import new_id
 from ckptlake.checkpoints.background import Faults, Fence, Pending
+from ckptlake.checkpoints.deferred import DeferredSave
 from ckptlake.checkpoints.manifest import Manifest
 from ckptlake.checkpoints.ownership import Ownership, fence_at_step
 from ckptlake.checkpoints.packed import PackedSave, Written
@@ -69,7 +70,7 @@ class SaveRequest:
     Attributes:
         state: the tree to save.
         optimizers: whose steps change the tensors they own; others are copied at once in the background.
-        digest: ``sha256`` in the same pass, or ``deferred`` to a thread of its own after a faster save.
+        digest: ``sha256`` in the same pass, or ``deferred``: a thread of its own takes it, and waits for the disk.
     """
 
     state: object
@@ -86,13 +87,13 @@ class SaveRequest:
 
 @dataclass(frozen=True, slots=True)
 class SavedCheckpoint:
-    """A checkpoint that is durable and listed.
+    """A checkpoint that is listed, and durable unless its digest is deferred.
 
     Attributes:
         digest: the root over everything in it, or None while that is deferred.
         logical_bytes: bytes of all its tensors.
         stored_bytes: bytes that it added to the lake.
-        duration_s: from the call to durable.
+        duration_s: from the call until it was written.
     """
 
     id: str
@@ -141,13 +142,13 @@ class CheckpointSession:
         self._has_looked = False
 
     def save(self, request: SaveRequest) -> SavedCheckpoint:
-        """Save a checkpoint; it is durable on return."""
+        """Save a checkpoint; it is durable on return, or with deferred digests once these are there."""
         begun = time.perf_counter()
         self.join()
         flat = self._flatten(request)
         self._store.prepare()
         sources = [Source(leaf.array).named(leaf) for leaf in flat.leaves]
-        return self._save(request, self._draft(request, flat, new_id()), sources, begun)
+        return self._save(request, self._draft(request, flat, new_id()), sources, begun, is_hurried=True)
 
     def save_async(self, request: SaveRequest) -> Pending[SavedCheckpoint]:
         """Save a checkpoint in the background; waits for the one before, so one is in flight at most."""
@@ -171,7 +172,7 @@ class CheckpointSession:
         def work() -> SavedCheckpoint:
             try:
                 flat, sources = taken.apart()
-                return self._save(request, self._draft(request, flat, checkpoint_id), sources, begun)
+                return self._save(request, self._draft(request, flat, checkpoint_id), sources, begun, is_hurried=False)
             finally:
                 for source in taken.sources:
                     source.give_up()
@@ -226,12 +227,17 @@ class CheckpointSession:
             note=request.note,
         )
 
-    def _save(self, request: SaveRequest, draft: Manifest, sources: Sequence[Source], begun: float) -> SavedCheckpoint:
+    def _save(
+        self, request: SaveRequest, draft: Manifest, sources: Sequence[Source], begun: float, *, is_hurried: bool
+    ) -> SavedCheckpoint:
+        """Save a checkpoint and list it; where somebody waits, one with deferred digests need not be durable first."""
         before = Before(self._store, self._newest_manifest())
         dropped: list[Manifest] = []
         try:
             with storage_errors("save a checkpoint", self._store.layout.blobs), self._store.gate.together():
                 written = self._write(request, draft, sources, before)
+                if written.manifest.digest is None and not is_hurried:
+                    self._store.sync_packs(written.manifest)
                 duration_s = time.perf_counter() - begun
                 self._commit(request, written, duration_s, before.id, lambda: dropped.append(written.manifest))
         finally:
@@ -242,7 +248,8 @@ class CheckpointSession:
         manifest = written.manifest
         if manifest.digest is None:
             self._seal_later(manifest, earlier)
-        self.upkeep()
+        else:
+            self.upkeep()
         return SavedCheckpoint(
             manifest.checkpoint_id,
             manifest.run_id,
@@ -268,8 +275,8 @@ class CheckpointSession:
 
         if request.format in (PACKED, "safetensors"):
             folder = "blobs" if request.format == PACKED else "checkpoints"
-            save = PackedSave(self._store, draft, sources, previous, folder)
-            return save.run() if request.digest == "sha256" else save.run_deferred()
+            save = PackedSave if request.digest == "sha256" else DeferredSave
+            return save(self._store, draft, sources, previous, folder).run()
         return save_plain(self._store, draft, request.state, sources, get_format(request.format), previous)
 
     def _commit(
@@ -305,6 +312,7 @@ class CheckpointSession:
             sealed = seal(self._store, manifest, before, self._rows)
             if self._newest is manifest:
                 self._newest = sealed
+            self.upkeep()
 
         self._sealing = Pending(manifest.checkpoint_id, Fence((), self._staging), work, self._rows).begin()
 

@@ -39,9 +39,9 @@ class Block:
     space: Hashable
     node: dict[str, JSON]
 
-    def span(self) -> tuple[int, int]:
+    def span(self, *, is_contiguous: bool) -> tuple[int, int]:
         """Return the addresses of the first byte its elements touch, and of the one after the last."""
-        if self.is_contiguous():
+        if is_contiguous:
             return self.address, self.address + math.prod(self.shape) * self.dtype.itemsize
         reach = [(size - 1) * stride for size, stride in zip(self.shape, self.strides, strict=True)]
         low = self.address + sum(step for step in reach if step < 0)
@@ -104,8 +104,9 @@ def _sweep(blocks: Sequence[Block], members: list[int], found: dict[int, int]) -
     """Go through blocks of one space by address, the longer first, and note which lies in which."""
     order = []
     for index in members:
-        low, high = blocks[index].span()
-        order.append((low, -high, not blocks[index].is_contiguous(), index))
+        is_contiguous = blocks[index].is_contiguous()
+        low, high = blocks[index].span(is_contiguous=is_contiguous)
+        order.append((low, -high, not is_contiguous, index))
     holder, reach = -1, 0
     for _, minus_high, is_strided, index in sorted(order):
         if -minus_high <= reach and blocks[index].is_aligned_with(blocks[holder]):
@@ -116,7 +117,7 @@ def _sweep(blocks: Sequence[Block], members: list[int], found: dict[int, int]) -
 
 def _node(block: Block, holder: Block, number: int) -> dict[str, JSON]:
     stored, view = block.tags
-    if block.identity() == holder.identity():
+    if block is holder or block.identity() == holder.identity():
         return {stored: number}
     itemsize = block.dtype.itemsize
     offset = (block.address - holder.address) // itemsize

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from ckptlake._internal.files import storage_errors, sync_directory, write_anew, write_once
+from ckptlake._internal.files import storage_errors, sync_directory, sync_file, write_anew, write_once
 from ckptlake._internal.ids import check_run_id
 from ckptlake.checkpoints.checksums import quick_key
 from ckptlake.checkpoints.gate import Gate
@@ -121,9 +121,17 @@ class CheckpointStore:
             return []
         return sorted(n.removesuffix(MANIFEST_SUFFIX) for n in names if n.endswith(MANIFEST_SUFFIX) and n[0] != ".")
 
-    def publish(self, manifest: Manifest) -> None:
-        """Make a checkpoint exist: its packs are durable already, the manifest comes last."""
-        if not write_once(self.manifest_path(manifest.checkpoint_id), manifest.encode()):
+    def sync_packs(self, manifest: Manifest) -> None:
+        """Bring the packs of a checkpoint to the disk, where the system may still hold what was written."""
+        with storage_errors("bring a checkpoint to the disk", self.layout.root):
+            for path in filter(None, map(self.find_pack, manifest.packs)):
+                sync_file(path)
+                sync_directory(path.parent)
+
+    def publish(self, manifest: Manifest, payload: bytes | None = None) -> None:
+        """Make a checkpoint exist: its packs are there already, the manifest comes last, encoded if it is so far."""
+        payload = manifest.encode() if payload is None else payload
+        if not write_once(self.manifest_path(manifest.checkpoint_id), payload):
             raise FileExistsError(f"checkpoint {manifest.checkpoint_id} exists already")
 
     def withdraw(self, manifest: Manifest) -> None:

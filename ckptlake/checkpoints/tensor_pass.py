@@ -41,17 +41,18 @@ class Work:
     previous: ReadPrevious | None = None
 
 
+def check_source(source: Source) -> tuple[int, ...]:
+    """Return the checksums of a source's bytes."""
+    reading, found = source.read(), []
+    for start, stop in spans(source.leaf.nbytes):
+        with reading.piece(start, stop) as view:
+            found.append(check(view))
+    return tuple(found)
+
+
 def check_all(sources: Sequence[Source]) -> list[tuple[int, ...]]:
     """Return the checksums of each source's bytes."""
-
-    def one(source: Source) -> tuple[int, ...]:
-        reading, found = source.read(), []
-        for start, stop in spans(source.leaf.nbytes):
-            with reading.piece(start, stop) as view:
-                found.append(check(view))
-        return tuple(found)
-
-    return in_parallel(one, sources, lambda source: source.leaf.nbytes)
+    return in_parallel(check_source, sources, lambda source: source.leaf.nbytes)
 
 
 def measure_all(works: Sequence[Work]) -> list[Measured]:
@@ -119,18 +120,12 @@ def _statistics_of_few(dtype: DType, num_elements: int, content: bytes, previous
     return accumulator.result()
 
 
-def copy_all(works: Sequence[Work]) -> None:
-    """Write each tensor and leave digest and statistics for later."""
-
-    def one(work: Work) -> None:
-        assert work.write is not None
-        reading = work.source.read()
-        for start, stop in spans(work.source.leaf.nbytes):
-            with reading.piece(start, stop) as view:
-                work.write(view, start)
-        work.source.finish()
-
-    in_parallel(one, works, lambda work: work.source.leaf.nbytes)
+def copy(source: Source, write: Write) -> None:
+    """Write all bytes of a source and leave digest and statistics for later."""
+    reading = source.read()
+    for start, stop in spans(source.leaf.nbytes):
+        with reading.piece(start, stop) as view:
+            write(view, start)
 
 
 def measure_view(tensor: StoredTensor, view: memoryview, previous: ReadPrevious | None) -> tuple[str, TensorStatistics]:

@@ -101,8 +101,10 @@ class Checkpointing:
             pin: keep retention from ever deleting it.
             alias: a name of your own, which moves here from any other checkpoint of the run.
             note: a text to keep with it.
-            digest: ``sha256`` of every tensor now, or ``deferred``: write under fast checksums and take digests and
-                statistics in the background.
+            digest: ``sha256`` of every tensor now, or ``deferred``: write under fast checksums; digests, statistics
+                and the wait for the disk follow in the background. Once the call returns, such a checkpoint survives
+                the end of the process; it survives a power cut once its digest is there, after `finish` at the
+                latest. No older one is deleted in its favour before.
 
         Returns:
             The saved checkpoint, or with `async_` a handle with `wait()` and `fence()`.

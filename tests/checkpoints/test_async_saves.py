@@ -14,7 +14,7 @@ import torch
 
 import ckptlake
 from ckptlake import Lake, Run
-from ckptlake.checkpoints import packed, tensor_pass
+from ckptlake.checkpoints import packed
 from ckptlake.config import Capture, Settings
 from ckptlake.errors import InvalidInputError, StorageError
 
@@ -25,15 +25,15 @@ class Gate:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._open = threading.Event()
         self.reached = threading.Event()
-        real = tensor_pass.check_all
+        real = packed.PackedSave.run
 
-        def wait_and_check(sources: Any) -> Any:
+        def wait_and_run(save: packed.PackedSave) -> packed.Written:
             if threading.current_thread().name == "ckptlake-checkpoint":
                 self.reached.set()
                 assert self._open.wait(60)
-            return real(sources)
+            return real(save)
 
-        monkeypatch.setattr(packed, "check_all", wait_and_check)
+        monkeypatch.setattr(packed.PackedSave, "run", wait_and_run)
 
     def open(self) -> None:
         self._open.set()
@@ -236,7 +236,7 @@ class TestErrors:
         def refuse(*_: object) -> None:
             raise StorageError("the disk is full: free space on that disk")
 
-        monkeypatch.setattr(packed.PackedSave, "_look_up", refuse)
+        monkeypatch.setattr(packed.PackedSave, "_find_known", refuse)
 
     @pytest.mark.usefixtures("refused")
     def test_one_is_raised_at_the_next_call(self, run: Run, caplog: pytest.LogCaptureFixture) -> None:
@@ -277,60 +277,3 @@ class TestErrors:
     def test_an_optimizer_that_is_none(self, run: Run) -> None:
         with pytest.raises(InvalidInputError, match="str is no torch optimizer"):
             run.save_checkpoint({"w": torch.ones(3)}, optimizer="adam", async_=True)
-
-
-class TestDeferredDigests:
-    def test_they_are_filled_in(self, lake: Lake, run: Run) -> None:
-        state = {"w": torch.randn(1000, 100), "lr": 0.1}
-        saved = run.save_checkpoint(state, step=1, digest="deferred")
-        assert saved.digest is None
-        run._finish_saving()
-        record = lake.checkpoints.get(saved.id)
-        assert record.digest == run.save_checkpoint(state, step=2).digest
-        assert lake.sql("SELECT count(*) FROM tensors WHERE step = 1 AND digest IS NOT NULL").fetchall() == [(1,)]
-        assert lake.checkpoints.list(run)[1].stored_bytes == 0
-
-    def test_nothing_is_left_for_later_where_the_lake_has_every_tensor(self, lake: Lake, run: Run) -> None:
-        state = {"w": torch.randn(1000, 100), "b": torch.randn(5000)}
-        first = run.save_checkpoint(state, step=1)
-        again = run.save_checkpoint(state, step=2, digest="deferred")
-        assert again.digest == first.digest
-        assert again.stored_bytes == 0
-        columns = "path, digest, mean, l2_norm, n_nan, l2_distance"
-        rows = [lake.sql(f"SELECT {columns} FROM tensors WHERE step = {n} ORDER BY path").fetchall() for n in (1, 2)]
-        assert rows[1] == [(*row[:-1], 0.0) for row in rows[0]]
-        assert torch.equal(run.load_checkpoint(again.id, verify="digest")["w"], state["w"])
-
-    def test_a_checkpoint_without_them_loads_and_verifies(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-        from ckptlake.checkpoints.session import CheckpointSession
-
-        monkeypatch.setattr(CheckpointSession, "_seal_later", lambda *_: None)
-        state = {"w": torch.randn(100, 100)}
-        saved = run.save_checkpoint(state, digest="deferred")
-        assert torch.equal(run.load_checkpoint(saved.id, verify="digest")["w"], state["w"])
-
-    def test_damage_before_they_are_taken_is_found(self, lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-        from ckptlake.checkpoints import sealing
-        from ckptlake.errors import DamagedCheckpointError
-
-        real = sealing.measure_view
-
-        def damage(tensor: Any, view: memoryview, previous: Any) -> Any:
-            spoiled = bytearray(view)
-            spoiled[0] ^= 1
-            return real(tensor, memoryview(spoiled), previous)
-
-        monkeypatch.setattr(sealing, "measure_view", damage)
-        with pytest.raises(DamagedCheckpointError, match="'w'"), lake.run(capture=Capture.nothing()) as run:
-            run.save_checkpoint({"w": torch.ones(10)}, digest="deferred")
-
-    def test_one_that_is_deleted_before_stays_deleted(self, lake: Lake, run: Run) -> None:
-        from ckptlake.checkpoints.sealing import seal
-
-        saved = run.save_checkpoint({"w": torch.randn(100, 100)}, digest="deferred")
-        manifest = lake.checkpoints._store.read_manifest(saved.id)
-        run._finish_saving()
-        lake.checkpoints.delete(saved.id)
-        seal(lake.checkpoints._store, manifest, None, lake._get_writer())
-        assert lake.checkpoints.list(run) == []
-        assert not (lake.path / "checkpoints" / f"{saved.id}.json").exists()

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from checkpoint_scenes import (
@@ -306,10 +307,10 @@ class TestBesideOthers:
             saving, sweeping = threading.Event(), threading.Event()
             publish = CheckpointStore.publish
 
-            def slow(store: CheckpointStore, manifest: object) -> None:
+            def slow(store: CheckpointStore, *given: Any) -> None:
                 saving.set()
                 assert sweeping.wait(60)
-                publish(store, manifest)  # type: ignore[arg-type]
+                publish(store, *given)
 
             monkeypatch.setattr(CheckpointStore, "publish", slow)
             last = training.next_state()

@@ -111,8 +111,8 @@ class TestSaving:
         kept = {save(run, first, **choices): first}
         publish = CheckpointStore.publish
 
-        def publish_last(store: CheckpointStore, manifest: Any) -> None:
-            publish(store, manifest)
+        def publish_last(store: CheckpointStore, manifest: Any, *rest: Any) -> None:
+            publish(store, manifest, *rest)
             small_disk.fill()
 
         monkeypatch.setattr(CheckpointStore, "publish", publish_last)
@@ -137,8 +137,8 @@ class TestSaving:
         kept = {save(run, first): first}
         publish = CheckpointStore.publish
 
-        def publish_last(store: CheckpointStore, manifest: Any) -> None:
-            publish(store, manifest)
+        def publish_last(store: CheckpointStore, manifest: Any, *rest: Any) -> None:
+            publish(store, manifest, *rest)
             store.index.close()
             (store.layout.blobs / ".index.sqlite").unlink()
             assert store.index.knows(f"blobs/{manifest.checkpoint_id}")

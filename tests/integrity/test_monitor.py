@@ -175,16 +175,17 @@ def big_lake(scene: Scene, size: int) -> str:
     from ckptlake.checkpoints.checksums import check, spans
     from ckptlake.checkpoints.dtypes import DTYPES
     from ckptlake.checkpoints.manifest import StoredTensor
-    from ckptlake.checkpoints.rawpack import RawPackWriter, place
+    from ckptlake.checkpoints.rawpack import RawPackWriter, header, place
 
     name = scene.ids["first"]
     data = memoryview(np.random.default_rng(0).integers(1, 255, size, np.uint8).tobytes())
     checks = tuple(check(data[start:stop]) for start, stop in spans(size))
     slots = place([("big", DTYPES["uint8"], (size,), size)])
     pack = f"blobs/{name}x"
-    writer = RawPackWriter(scene.store.pack_path(pack), slots, {})
+    text = header(slots, {})
+    writer = RawPackWriter(scene.store.pack_path(pack), len(text), size)
     writer.write(data, 0)
-    writer.publish({})
+    writer.publish(text)
     manifest = scene.store.read_manifest(name)
     tensor = StoredTensor("big", "uint8", (size,), None, checks, pack, 0)
     scene.store.replace_manifest(replace(manifest, tensors=(tensor,)))
