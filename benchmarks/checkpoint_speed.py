@@ -104,10 +104,10 @@ def _saving(context: Context) -> list[Row]:
             "plain safetensors": lambda: peer(safetensors_save, digest=False, sync=False),
         }
         found: dict[str, list[float]] = {name: [] for name in (*calls, "deferred, to the end")}
-        for turn in range(context.scaled(7, 1) + 1):
+        for turn in range(context.scaled(11, 1) + 1):
             for name, call in calls.items():
                 change()
-                warm_memory(scratch / "warm", size_mb)
+                warm_memory(scratch / "warm", 3 * size_mb)
                 spent: list[float] = []
                 ends: list[float] = []
                 call()

@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import cached_property
 from typing import Any, overload
 
 import xxhash
@@ -160,7 +161,7 @@ class PlainFile:
         return cls(_file_name(name), _whole(size_bytes), digest, tuple(_whole_64(value) for value in checks))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Manifest:
     """Everything about one checkpoint that loading it needs.
 
@@ -193,7 +194,7 @@ class Manifest:
         """The paths of its tensors."""
         return self.tensors.paths if isinstance(self.tensors, ReadTensors) else [t.path for t in self.tensors]
 
-    @property
+    @cached_property
     def digest(self) -> str | None:
         """The root over tree and tensors, or None while a tensor's digest is deferred."""
         return root_digest(self.tree, self.tensors)

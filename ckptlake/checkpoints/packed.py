@@ -206,7 +206,10 @@ class PackedSave:
         return Written(manifest, stored_bytes, statistics, reused)
 
     def _measure(self, items: Sequence[Item], writer: RawPackWriter | None) -> None:
-        works = [Work(i.source, i.checks, write_at(writer, i), self._previous(i.source)) for i in items]
+        works = [
+            Work(i.source, i.checks, None if writer is None else write_at(writer, i), self._previous(i.source))
+            for i in items
+        ]
         for item, measured in zip(items, measure_all(works), strict=True):
             item.digest, item.statistics = measured.digest, measured.statistics
 
@@ -227,10 +230,9 @@ def metadata_of(payload: bytes) -> dict[str, str]:
     return {MANIFEST_KEY: payload.decode().rstrip("\n")}
 
 
-def write_at(writer: RawPackWriter | None, item: Item) -> Write | None:
-    """Return how to write a tensor to its place in a pack, or None where it has none."""
-    if writer is None or item.slot is None:
-        return None
+def write_at(writer: RawPackWriter, item: Item) -> Write:
+    """Return how to write a tensor to its place in a pack."""
+    assert item.slot is not None
     start = item.slot.offset
 
     def write(view: memoryview, offset: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import TypeVar
 
@@ -23,7 +23,7 @@ def _get_pool() -> ThreadPoolExecutor:
 
 
 def in_parallel(work: Callable[[_T], _R], items: Sequence[_T], size: Callable[[_T], int]) -> list[_R]:
-    """Return `work` of every item in order, largest first, small ones together.
+    """Return `work` of every item in order, small ones together.
 
     Raises:
         BaseException: the first that any work raised; what has not begun then is not begun.
@@ -50,15 +50,19 @@ def in_parallel(work: Callable[[_T], _R], items: Sequence[_T], size: Callable[[_
     return [results[number] for number in range(len(items))]
 
 
-def _batches(sizes: Sequence[int]) -> Iterable[list[int]]:
-    """Return numbers of items, largest first, grouped so that no group is much smaller than 1 MiB."""
+def _batches(sizes: Sequence[int]) -> Sequence[list[int]]:
+    """Return numbers of items, grouped so that no group is much smaller than 1 MiB, in the order they are begun.
+
+    Groups of several come first, since they hold the interpreter lock while others let go of it; then the largest.
+    """
+    singles: list[list[int]] = []
+    groups: list[list[int]] = []
     batch: list[int] = []
     held = 0
     for number in sorted(range(len(sizes)), key=sizes.__getitem__, reverse=True):
         batch.append(number)
         held += sizes[number] + 1024
         if held >= _BATCH_BYTES:
-            yield batch
+            (groups if len(batch) > 1 else singles).append(batch)
             batch, held = [], 0
-    if batch:
-        yield batch
+    return [*([batch] if batch else []), *groups, *singles]

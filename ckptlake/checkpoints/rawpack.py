@@ -117,18 +117,19 @@ class RawPackWriter:
     Args:
         target: what it will be called.
         header_bytes: the length of its header, or a length that suffices.
-        data_bytes: the length of its data, or None where that is found out on the way, by `reserve`. Nothing is then
-            brought to the disk beside the writing, and publishing does not wait for it.
+        data_bytes: the length of its data, or None where that is found out on the way, by `reserve`.
+        is_durable: whether publishing waits for the disk, which is kept at work until then.
     """
 
-    def __init__(self, target: Path, header_bytes: int, data_bytes: int | None) -> None:
+    def __init__(self, target: Path, header_bytes: int, data_bytes: int | None, *, is_durable: bool = True) -> None:
         self._target = target
         self._header_bytes = header_bytes
         self._partial = target.with_name(f".{target.name}.partial")
         self._end = self._allocated = 0
+        self._is_growing = data_bytes is None
         self._growing = threading.Lock()
         self._descriptor = os.open(self._partial, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-        self._write_back = None if data_bytes is None else _WriteBack(self._descriptor)
+        self._write_back = _WriteBack(self._descriptor) if is_durable else None
         try:
             if data_bytes is not None:
                 self.reserve(data_bytes)
@@ -150,9 +151,9 @@ class RawPackWriter:
         return start
 
     def _allocate(self) -> None:
-        """Have room for what is reserved; while that still grows for more, if there is plenty, so it takes few calls."""
+        """Have room for what is reserved; while that grows for more, if there is plenty, so that it takes few calls."""
         wanted = self.size_bytes
-        if self._write_back is None:
+        if self._is_growing:
             ahead = self._end + _GROWN_BYTES
             disk = os.fstatvfs(self._descriptor)
             wanted += ahead if disk.f_bavail * disk.f_frsize > _PLENTY * ahead else 0
@@ -180,7 +181,7 @@ class RawPackWriter:
         return text
 
     def publish(self, text: bytes) -> None:
-        """Write the header and give the file its name; where its length was known, it is on the disk by then."""
+        """Write the header and give the file its name."""
         os.pwrite(self._descriptor, text, 0)
         if self._allocated > self.size_bytes:
             os.ftruncate(self._descriptor, self.size_bytes)

@@ -11,8 +11,8 @@ from typing import Literal, Protocol
 
 from ckptlake._internal.files import storage_error, storage_errors
 from ckptlake._internal.ids import new_id
+from ckptlake.checkpoints.appending import AppendingSave
 from ckptlake.checkpoints.background import Faults, Fence, Pending
-from ckptlake.checkpoints.deferred import DeferredSave
 from ckptlake.checkpoints.manifest import Manifest
 from ckptlake.checkpoints.ownership import Ownership, fence_at_step
 from ckptlake.checkpoints.packed import PackedSave, Written
@@ -140,6 +140,7 @@ class CheckpointSession:
         self._end_fences: Callable[[], None] = _nothing
         self._newest: Manifest | None = None
         self._has_looked = False
+        self._header_bytes: dict[int, int] = {}
 
     def save(self, request: SaveRequest) -> SavedCheckpoint:
         """Save a checkpoint; it is durable on return, or with deferred digests once these are there."""
@@ -235,7 +236,7 @@ class CheckpointSession:
         dropped: list[Manifest] = []
         try:
             with storage_errors("save a checkpoint", self._store.layout.blobs), self._store.gate.together():
-                written = self._write(request, draft, sources, before)
+                written = self._write(request, draft, sources, before, is_hurried=is_hurried)
                 if written.manifest.digest is None and not is_hurried:
                     self._store.sync_packs(written.manifest)
                 duration_s = time.perf_counter() - begun
@@ -269,14 +270,29 @@ class CheckpointSession:
         draft: Manifest,
         sources: Sequence[Source],
         before: Before,
+        *,
+        is_hurried: bool,
     ) -> Written:
         def previous(source: Source) -> ReadPrevious | None:
             return before.find(source.leaf.path, source.leaf.dtype.name, source.leaf.shape)
 
         if request.format in (PACKED, "safetensors"):
             folder = "blobs" if request.format == PACKED else "checkpoints"
-            save = PackedSave if request.digest == "sha256" else DeferredSave
-            return save(self._store, draft, sources, previous, folder).run()
+            is_deferred = request.digest == "deferred"
+            if is_hurried or is_deferred:  # nobody changes tensors meanwhile, or it is found out later
+                save = AppendingSave(
+                    self._store,
+                    draft,
+                    sources,
+                    previous,
+                    folder,
+                    is_deferred=is_deferred,
+                    header_bytes=self._header_bytes.get(len(sources), 0),
+                )
+                written = save.run()
+                self._header_bytes[len(sources)] = save.header_bytes
+                return written
+            return PackedSave(self._store, draft, sources, previous, folder).run()
         return save_plain(self._store, draft, request.state, sources, get_format(request.format), previous)
 
     def _commit(

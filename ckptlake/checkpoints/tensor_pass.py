@@ -33,10 +33,13 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One tensor to measure, and to write where `write` is given, after which nobody reads it again."""
+    """One tensor to measure, and to write where `write` is given, after which nobody reads it again.
+
+    Its bytes are compared with `checks`, unless these are None, having been taken a moment ago.
+    """
 
     source: Source
-    checks: tuple[int, ...]
+    checks: tuple[int, ...] | None
     write: Write | None = None
     previous: ReadPrevious | None = None
 
@@ -61,7 +64,7 @@ def measure_all(works: Sequence[Work]) -> list[Measured]:
     Raises:
         InvalidInputError: a tensor changed since its checksums were taken.
     """
-    return in_parallel(_measure, works, lambda work: work.source.leaf.nbytes)
+    return in_parallel(measure, works, lambda work: work.source.leaf.nbytes)
 
 
 def digest_all(works: Sequence[Work]) -> list[str]:
@@ -80,16 +83,21 @@ def digest_all(works: Sequence[Work]) -> list[str]:
 
 
 def _pass_over(work: Work, take: Callable[[memoryview, int], None]) -> None:
-    """Have each piece taken, with its offset, having seen that it is still what its checksum tells."""
+    """Have each piece taken, with its offset, having seen that it is still what a known checksum tells."""
     reading = work.source.read()
     for number, (start, stop) in enumerate(spans(work.source.leaf.nbytes)):
         with reading.piece(start, stop) as view:
-            if check(view) != work.checks[number]:
+            if work.checks is not None and check(view) != work.checks[number]:
                 raise changed(work.source.leaf.path)
             take(view, start)
 
 
-def _measure(work: Work) -> Measured:
+def measure(work: Work) -> Measured:
+    """Return digest and statistics of a tensor, having written it if it wants to be.
+
+    Raises:
+        InvalidInputError: it changed since its checksums were taken.
+    """
     leaf = work.source.leaf
     digest = hashlib.sha256()
     accumulator = Accumulator(leaf.dtype, leaf.num_elements)

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 import ckptlake
 from ckptlake import Lake, Run
-from ckptlake.checkpoints import deferred, rawpack, session, store
+from ckptlake.checkpoints import appending, rawpack, session, store
 from ckptlake.config import Capture
 from ckptlake.errors import InvalidInputError
 
@@ -89,9 +89,9 @@ class TestPlaces:
 
     @pytest.fixture(autouse=True)
     def _short_is_long(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(deferred, "_LONG_BYTES", 1024)
+        monkeypatch.setattr(appending, "_LONG_BYTES", 1024)
 
-    @settings(max_examples=30)
+    @settings(max_examples=40)
     @given(
         st.lists(
             st.dictionaries(
@@ -103,9 +103,10 @@ class TestPlaces:
             max_size=4,
         ),
         st.sampled_from(["packed", "safetensors"]),
+        st.sampled_from(["deferred", "sha256"]),
     )
     def test_every_state_comes_back_and_other_programs_read_its_pack(
-        self, plans: list[dict[str, tuple[int, str, int]]], form: str
+        self, plans: list[dict[str, tuple[int, str, int]]], form: str, digest: str
     ) -> None:
         from safetensors.numpy import load_file
 
@@ -116,7 +117,7 @@ class TestPlaces:
                     name: np.full(size, fill, kind) if fill else (np.arange(size) % 251).astype(kind)
                     for name, (size, kind, fill) in plan.items()
                 }
-                saved = run.save_checkpoint(state, digest="deferred", format=form)
+                saved = run.save_checkpoint(state, digest=digest, format=form)
                 loaded = run.load_checkpoint(saved.id, verify="digest")
                 for name, array in state.items():
                     assert loaded[name].dtype == array.dtype
@@ -132,22 +133,24 @@ class TestPlaces:
                     assert len(opened.manifest.tensors) == len(state)
             run.finish()
 
-    def test_what_the_lake_has_is_not_written_again(self, run: Run) -> None:
+    @pytest.mark.parametrize("digest", ["deferred", "sha256"])
+    def test_what_the_lake_has_is_not_written_again(self, run: Run, digest: str) -> None:
         frozen, other = torch.randn(4096), torch.randn(4096)
         run.save_checkpoint({"frozen": frozen})
-        saved = run.save_checkpoint({"frozen": frozen, "twin": other, "other": other.clone()}, digest="deferred")
+        saved = run.save_checkpoint({"frozen": frozen, "twin": other, "other": other.clone()}, digest=digest)
         assert other.nbytes <= saved.stored_bytes < 2 * other.nbytes
         assert torch.equal(run.load_checkpoint(saved.id, verify="digest")["other"], other)
 
+    @pytest.mark.parametrize("digest", ["deferred", "sha256"])
     def test_names_of_more_packs_than_there_is_room_for(
-        self, lake: Lake, run: Run, monkeypatch: pytest.MonkeyPatch
+        self, lake: Lake, run: Run, monkeypatch: pytest.MonkeyPatch, digest: str
     ) -> None:
-        monkeypatch.setattr(deferred, "ROOM_BYTES", 0)
+        monkeypatch.setattr(appending, "ROOM_BYTES", 0)
         parts = {f"part {number}": torch.randn(5000) for number in range(20)}
         for name, tensor in parts.items():
             run.save_checkpoint({name: tensor})
         state = {**parts, "new": torch.randn(4096)}
-        saved = run.save_checkpoint(state, digest="deferred")
+        saved = run.save_checkpoint(state, digest=digest)
         assert saved.stored_bytes < 2 * state["new"].nbytes + 64 * 1024
         loaded = run.load_checkpoint(saved.id, verify="digest")
         assert all(torch.equal(loaded[name], tensor) for name, tensor in state.items())
@@ -158,14 +161,14 @@ class TestPlaces:
     ) -> None:
         model = torch.nn.Linear(64, 64)
         optimizer = torch.optim.SGD(model.parameters())
-        real = deferred.copy
+        real = appending.copy
 
         def change(*given: Any) -> None:
             real(*given)
             with torch.no_grad():
                 model.weight.add_(1)
 
-        monkeypatch.setattr(deferred, "copy", change)
+        monkeypatch.setattr(appending, "copy", change)
         pending = run.save_checkpoint(model=model, optimizer=optimizer, digest="deferred", async_=True)
         with pytest.raises(InvalidInputError, match="changed while"):
             pending.wait(60)
