@@ -11,6 +11,7 @@ from ckptlake.checkpoints.checksums import check, spans
 from ckptlake.checkpoints.dtypes import DTYPES, DType
 from ckptlake.checkpoints.manifest import StoredTensor
 from ckptlake.checkpoints.parallel import in_parallel
+from ckptlake.checkpoints.small_statistics import SMALL_BYTES, describe_small
 from ckptlake.checkpoints.sources import Source, changed
 from ckptlake.checkpoints.statistics import Accumulator, TensorStatistics
 from ckptlake.errors import DamagedCheckpointError
@@ -100,32 +101,34 @@ def measure(work: Work) -> Measured:
     """
     leaf = work.source.leaf
     digest = hashlib.sha256()
-    accumulator = Accumulator(leaf.dtype, leaf.num_elements)
-    few: list[TensorStatistics] = []
+    is_small = 0 < leaf.nbytes <= SMALL_BYTES
+    accumulator = None if is_small else Accumulator(leaf.dtype, leaf.num_elements)
+    small: list[TensorStatistics] = []
 
     def take(view: memoryview, start: int) -> None:
         digest.update(view)
         if work.write is not None:
             work.write(view, start)
         previous = work.previous(start, start + len(view)) if work.previous is not None else None
-        if leaf.nbytes <= _FEW_BYTES:
-            before = None if previous is None else bytes(previous)
-            few.append(_statistics_of_few(leaf.dtype, leaf.num_elements, bytes(view), before))
-        else:
+        if accumulator is not None:
             accumulator.update(view, previous)
+        elif leaf.nbytes <= _FEW_BYTES:
+            before = None if previous is None else bytes(previous)
+            small.append(_statistics_of_few(leaf.dtype, leaf.num_elements, bytes(view), before))
+        else:
+            small.append(describe_small(leaf.dtype, leaf.num_elements, view, previous))
 
     _pass_over(work, take)
     if work.write is not None:
         work.source.finish()
-    return Measured(digest.hexdigest(), few[0] if few else accumulator.result())
+    return Measured(digest.hexdigest(), small[0] if accumulator is None else accumulator.result())
 
 
 @lru_cache(maxsize=256)
 def _statistics_of_few(dtype: DType, num_elements: int, content: bytes, previous: bytes | None) -> TensorStatistics:
     """Return the statistics of a tensor that many are equal to, such as the step count of each of a model's params."""
-    accumulator = Accumulator(dtype, num_elements)
-    accumulator.update(memoryview(content), None if previous is None else memoryview(previous))
-    return accumulator.result()
+    before = None if previous is None else memoryview(previous)
+    return describe_small(dtype, num_elements, memoryview(content), before)
 
 
 def copy(source: Source, write: Write) -> None:

@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ckptlake.checkpoints.dtypes import DTYPES, get_dtype
+from ckptlake.checkpoints.small_statistics import describe_small
 from ckptlake.checkpoints.statistics import Accumulator, TensorStatistics
 from ckptlake.errors import InvalidInputError
 
@@ -514,3 +515,26 @@ class TestRefusals:
             accumulator.update(memoryview(as_bytes([1, 2])), memoryview(bytes(4)))
         accumulator.update(memoryview(as_bytes([3, 4])))
         assert accumulator.result().l2_norm == 5.0
+
+
+@settings(max_examples=400)
+@given(st.data())
+def test_small_tensors_are_described_as_large_ones_are(data: st.DataObject) -> None:
+    dtype = get_dtype(data.draw(st.sampled_from(sorted(DTYPES)), "dtype"))
+    n = data.draw(st.integers(0, 40), "n")
+    size = n * dtype.itemsize
+    content = data.draw(st.binary(min_size=size, max_size=size), "content")
+    other = data.draw(st.none() | st.just(content) | st.binary(min_size=size, max_size=size), "previous")
+    expected = describe(dtype.name, content, other)
+    previous = None if other is None else memoryview(other)
+    found = describe_small(dtype, n, memoryview(content), previous)
+    for name in TensorStatistics.__dataclass_fields__:
+        a, b = getattr(found, name), getattr(expected, name)
+        if name == "cosine_similarity" and a is not None and b is not None:
+            assert a == pytest.approx(b, abs=1e-7), name
+        elif isinstance(a, float) and b is not None:
+            largest = max(abs(expected.min or 0), abs(expected.max or 0))
+            slack = 1e-9 * largest if name in ("mean", "std") else 0.0
+            assert a == pytest.approx(b, rel=1e-9, abs=slack), name
+        else:
+            assert a == b, name
