@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from ckptlake.errors import InvalidInputError
@@ -13,8 +14,6 @@ from ckptlake.query.kinds import kind_of_duckdb
 from ckptlake.query.views import ALL_VIEWS, PARAM_KINDS, tables_of
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from ckptlake.query.answers import Answer
 
 Ask = Callable[[str], "Answer"]
@@ -33,7 +32,9 @@ class LoggedNames:
 
     @cached_property
     def params(self) -> Mapping[str, str]:
-        kinds = self._ask(PARAM_KINDS).tuples()
+        kinds = param_kinds(self._rows("params"))
+        if kinds is None:
+            kinds = self._ask(PARAM_KINDS).tuples()
         return {key: "mixed" if kind == "text" and has_numbers else kind for key, kind, has_numbers in kinds}
 
     @cached_property
@@ -46,6 +47,27 @@ class LoggedNames:
     @cached_property
     def metrics(self) -> tuple[str, ...]:
         return _distinct(self._rows("summaries").column("metric"))
+
+
+def param_kinds(rows: pa.Table) -> list[tuple[str, str, bool]] | None:
+    """Return what `PARAM_KINDS` tells of the rows of params, or None where runs have several values of one."""
+    if rows.group_by(["run_id", "key"], use_threads=False).aggregate([]).num_rows < rows.num_rows:
+        return None
+    kind, number = rows.column("kind"), rows.column("number")
+    is_exact = pc.and_(pc.equal(kind, "int"), pc.fill_null(pc.less(pc.abs(number), 2.0**53), fill_value=False))
+    told = {
+        "key": rows.column("key"),
+        "bool": pc.equal(kind, "bool"),
+        "int": is_exact,
+        "number": pc.or_(is_exact, pc.is_in(kind, value_set=pa.array(["float", "null"]))),
+        "any": pc.is_valid(number),
+    }
+    found = pa.table(told).group_by("key", use_threads=False)
+    found = found.aggregate([("bool", "all"), ("int", "all"), ("number", "all"), ("any", "any")]).sort_by("key")
+    return [
+        (row["key"], next((kind for kind in ("bool", "int", "number") if row[f"{kind}_all"]), "text"), row["any_any"])
+        for row in found.to_pylist()
+    ]
 
 
 def _distinct(column: pa.ChunkedArray) -> tuple[str, ...]:

@@ -78,11 +78,9 @@ def entropies(words: npt.NDArray[Any]) -> list[float]:
         >>> entropies(np.array([0x0100, 0x0101, 0x0102, 0x0103], "<u2"))
         [2.0, 0.0]
     """
-    lanes = words.view(np.uint8).reshape(-1, words.itemsize).T
-    return [_entropy(np.bincount(lane, minlength=256)) for lane in lanes]
-
-
-def _entropy(counts: npt.NDArray[np.int64]) -> float:
-    seen = counts[counts > 0]
-    total = int(seen.sum())
-    return float(np.log2(total) - (seen * np.log2(seen)).sum() / total)
+    lanes = words.view(np.uint8).reshape(-1, words.itemsize)
+    numbered = lanes + np.arange(0, 256 * words.itemsize, 256)
+    counts = np.bincount(numbered.ravel(), minlength=256 * words.itemsize).reshape(-1, 256)
+    coded = (counts * np.log2(np.maximum(counts, 1))).sum(axis=1)
+    found: list[float] = (np.log2(words.size) - coded / words.size).tolist()
+    return found

@@ -32,13 +32,14 @@ class _Spare(threading.local):
     """Blocks for every thread, to be seen as words of whatever size is in use."""
 
     def __init__(self) -> None:
-        self._blocks: dict[int, Words] = {}
+        self._blocks: dict[int, list[Words]] = {}
 
     def blocks(self, size: int, count: int) -> list[Words]:
         """Return four blocks of `count` words of `size` bytes."""
-        if size not in self._blocks:
-            self._blocks[size] = np.empty((4, BLOCK_WORDS), f"<u{size}")
-        return [block[:count] for block in self._blocks[size]]
+        blocks = self._blocks.get(size)
+        if blocks is None:
+            blocks = self._blocks[size] = list(np.empty((4, BLOCK_WORDS), f"<u{size}"))
+        return blocks if count == BLOCK_WORDS else [block[:count] for block in blocks]
 
 
 _spare = _Spare()
