@@ -18,7 +18,7 @@ from ckptlake.query.dialects import Dialect, Text, ema_rows
 from ckptlake.query.hidden import HIDDEN, Schema
 from ckptlake.query.kinds import kind_of_aggregate, kind_of_call, kind_of_const
 from ckptlake.query.names import apart
-from ckptlake.query.noun_rows import Members, home_of, rows_of, value_of
+from ckptlake.query.noun_rows import Members, are_one, home_of, rows_of, value_of
 
 Stand = Callable[[str, n.Const], str]
 """Returns what stands in the text for a value that has this name among those bound."""
@@ -268,7 +268,8 @@ class _Writer:
         for view, members in groups.items():
             alias = self._alias()
             inner = apart(("run_id", *(name for name, _ in members)))
-            made = [(name, value_of(noun, self._bound, self._dialect)) for name, noun in members]
+            is_alone = are_one(members)
+            made = [(name, value_of(noun, self._bound, self._dialect, is_alone=is_alone)) for name, noun in members]
             columns = ", ".join(f"{text.sql} AS {self._dialect.quoted(inner[name])}" for name, text in made)
             text = f"SELECT run_id, {columns} FROM {view} WHERE {rows_of(members, self._bound)} GROUP BY run_id"
             block.source += f" LEFT JOIN ({text}) AS {alias} ON {alias}.run_id = {block.columns['run_id'].sql}"

@@ -15,7 +15,7 @@ from ckptlake.tables.reading import read_file
 from ckptlake.tables.schemas import METRICS, SUMMARIES
 from ckptlake.tables.snapshot import OneOf, Predicates, Snapshot
 from ckptlake.tables.sorting import sort_points
-from ckptlake.tables.summaries import merge_summaries, summarise
+from ckptlake.tables.summaries import is_merged, merge_summaries, summarise
 
 RunPoints = Callable[[Scan], pa.Table]
 """Returns the points of the curves with repeated steps, the newest of each step."""
@@ -86,6 +86,7 @@ class _MergedSummaries:
             known, merged = frozenset(), SUMMARIES.schema.empty_table()
         fresh = [read_file(Path(path), SUMMARIES) for path in sorted(paths - known)]
         if fresh:
-            merged = merge_summaries(pa.concat_tables([merged, *fresh]))
+            rows = pa.concat_tables([merged, *fresh])
+            merged = rows if is_merged(rows) else merge_summaries(rows)
         self._known = (paths, merged)
         return merged

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 import threading
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -14,16 +17,16 @@ import pyarrow as pa
 
 import ckptlake
 from ckptlake.errors import DamagedTableError, QueryError
-from ckptlake.query import checkpoint_views, views
+from ckptlake.query import views
 from ckptlake.query.answers import Answer, text_of
+from ckptlake.query.desks import Desk
 from ckptlake.query.folded import KEPT_VIEWS, SCHEMA, KeptTables, create_folded, lent_folds, lent_views
 from ckptlake.query.history import Folding
-from ckptlake.query.names import escape_glob, quote
+from ckptlake.query.names import quote
 from ckptlake.query.pruning import Needs, read_needs
 from ckptlake.query.questions import Folds, Question, Shape, root_of
-from ckptlake.query.scans import POINTS, SCANNED, Scan
+from ckptlake.query.scans import POINTS, Scan
 from ckptlake.query.sources import Sources
-from ckptlake.query.views import ScanShape
 from ckptlake.query.volatility import is_repeatable
 
 if TYPE_CHECKING:
@@ -38,38 +41,83 @@ _HARMLESS = {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN}
 _PARSED_QUERIES = 256
 _KEPT_DESKS = 4
 _ANY_VALUES = "any values"
-_HELD_VIEWS = {**{name: name for name in views.OF_HELD_ROWS}, **views.OF_EVENTS}
-"""The table whose rows in memory a view names as `<table>_rows`."""
+_numbers = itertools.count(1)
+_sharing = threading.Lock()
+_shared: tuple[int, DuckDBPyConnection] | None = None
+
+
+class _Workplace:
+    """Where one lake's questions are answered: a connection, tables of its own, and desks for more questions.
+
+    Args:
+        connection: a connection to a DuckDB that others may use too.
+    """
+
+    def __init__(self, connection: DuckDBPyConnection) -> None:
+        self.schema = schema = f"{SCHEMA}_{next(_numbers)}"
+        connection.execute(f"CREATE SCHEMA {schema}")
+        weakref.finalize(self, _drop_schema, connection, schema, os.getpid()).atexit = False
+        self.connection = connection
+        self.settled = KeptTables(f"{schema}.settled", connection.cursor)
+        self.recent = KeptTables(f"{schema}.recent", connection.cursor)
+        self.views = {view: KeptTables(f"{schema}.{view}", connection.cursor) for view in KEPT_VIEWS}
+        self.desks: dict[Shape, list[Desk]] = {}
+
+    def take(self, shape: Shape) -> Desk | None:
+        """Return a desk that nobody sits at, or None."""
+        try:
+            return self.desks[shape].pop()
+        except (KeyError, IndexError):
+            return None
+
+    def give_back(self, shape: Shape, desk: Desk) -> None:
+        """Keep a desk for the next question, or clear it away if there are enough."""
+        if len(self.desks.setdefault(shape, [])) < _KEPT_DESKS:
+            self.desks[shape].append(desk)
+        else:
+            desk.cursor.close()
 
 
 class Engine:
-    """An in-memory DuckDB of one lake; each question gets a desk: a cursor with the views it needs.
+    """Answers the questions of one lake; each gets a desk: a cursor with the views it needs.
 
     Making views costs as much as a small answer, so desks of the common views are kept for the next question
-    of the same shape; it lays its own rows and files on them.
+    of the same shape; it lays its own rows and files on them. To start a DuckDB takes longer still, so all lakes
+    of a process share one, until somebody runs a statement that others might notice: that lake gets its own.
     """
 
     def __init__(self) -> None:
-        self._connection: DuckDBPyConnection | None = None
+        self._place: _Workplace | None = None
+        self._own: DuckDBPyConnection | None = None
         self._lock = threading.Lock()
         self._parse = lru_cache(maxsize=_PARSED_QUERIES)(self._parsed)
         self._judge = lru_cache(maxsize=_PARSED_QUERIES)(self._judged)
         self._is_altered = False
         self._needs: dict[tuple[str, str | None], Needs | None] = {}
-        self._desks: dict[Shape, list[Desk]] = {}
-        self._settled, self._recent = (KeptTables(name, self._cursor) for name in ("settled", "recent"))
-        self._views = {view: KeptTables(view, self._cursor) for view in KEPT_VIEWS}
 
     def connect(self) -> None:
         """Start DuckDB, which takes longer than a small answer, unless it has been."""
-        with self._lock:
-            if self._connection is None:
-                self._connection = new_connection()
+        self._workplace()
 
-    def _cursor(self) -> DuckDBPyConnection:
-        self.connect()
-        assert self._connection is not None
-        return self._connection.cursor()
+    def _workplace(self) -> _Workplace:
+        with self._lock:
+            if self._place is None:
+                self._place = _Workplace(_shared_cursor())
+            return self._place
+
+    def _own_connection(self) -> DuckDBPyConnection:
+        """Return the DuckDB of this lake alone."""
+        with self._lock:
+            if self._own is None:
+                self._own = new_connection()
+            return self._own
+
+    def _move_out(self) -> None:
+        """Answer from now on in a DuckDB of this lake alone."""
+        own = self._own_connection()
+        with self._lock:
+            self._is_altered = True
+            self._place = _Workplace(own.cursor())
 
     def needs(self, query: str, values: Mapping[str, object]) -> Needs | None:
         """Return which views `query` reads and which rows of scanned tables, or None where only running it would tell.
@@ -97,7 +145,7 @@ class Engine:
             return None
 
     def _parsed(self, query: str) -> dict[str, Any]:
-        with self._cursor() as cursor:
+        with self._workplace().connection.cursor() as cursor:
             rows = cursor.execute("SELECT json_serialize_sql($1)", [query]).fetchall()
         tree: dict[str, Any] = json.loads(rows[0][0])
         return tree
@@ -137,128 +185,75 @@ class Engine:
             QueryError: DuckDB refused the query.
             DamagedTableError: a data file that it needs is missing or damaged.
         """
-        if not reads_only and not self._is_altered:
-            self._is_altered = self._may_alter(query)
+        if not reads_only and not self._is_altered and self._may_alter(query):
+            self._move_out()
+        place = self._workplace()
         folding = sources.folding if "checkpoints" in wanted else None
         with (
             _explained(sources),
-            lent_folds(self._settled, self._recent, folding) as folds,
-            lent_views(self._views, sources, wanted) as kept,
+            lent_folds(place.settled, place.recent, folding) as folds,
+            lent_views(place.views, sources, wanted) as kept,
         ):
             question = Question(sources, wanted, folds, kept)
-            return self._fetch(query, values, question, reads_only=reads_only)
+            return _answered(place, query, values, question, reads_only=reads_only)
 
     def relation(self, answer: Answer) -> DuckDBPyRelation:
-        """Return an answer as a relation of its own."""
-        relation = self._cursor().from_arrow(answer.rows)
+        """Return an answer as a relation in a DuckDB that no other lake uses."""
+        relation = self._own_connection().cursor().from_arrow(answer.rows)
         return _with_whole_numbers(relation, answer.kinds) if "HUGEINT" in answer.kinds else relation
 
     def _may_alter(self, query: str) -> bool:
-        with self._cursor() as cursor:
+        with self._workplace().connection.cursor() as cursor:
             try:
                 kinds = {statement.type for statement in cursor.extract_statements(query)}
             except duckdb.Error:
                 return False
         return not kinds <= _HARMLESS or (duckdb.StatementType.EXPLAIN in kinds and "analyze" in query.lower())
 
-    def _fetch(self, query: str, values: Mapping[str, object], question: Question, *, reads_only: bool) -> Answer:
-        shape = Shape.of(question)
-        may_be_kept = reads_only and "runs_wide" not in question.wanted
-        desk = self._take(shape) if may_be_kept else None
-        if desk is None:
-            desk = Desk(self._cursor(), shape, question)
-        else:
-            desk.lay(question)
-        try:
-            found = _fetch(desk.cursor, query, values)
-        except BaseException:
-            desk.cursor.close()
-            raise
-        if may_be_kept and len(self._desks.setdefault(shape, [])) < _KEPT_DESKS:
-            self._desks[shape].append(desk)
-        else:
-            desk.cursor.close()
-        return found
-
-    def _take(self, shape: Shape) -> Desk | None:
-        try:
-            return self._desks[shape].pop()
-        except (KeyError, IndexError):
-            return None
-
     def points(self, scan: Scan) -> pa.Table:
         """Return the points of curves with repeated steps, the newest of each step."""
         question = Question(Sources({}, {POINTS.name: scan}), frozenset({"metrics"}))
-        with _explained(question.sources), self._cursor() as cursor:
+        with _explained(question.sources), self._workplace().connection.cursor() as cursor:
             Desk(cursor, Shape.of(question), question)
             return _fetch(cursor, f"SELECT * FROM metrics SEMI JOIN {POINTS.repeated} USING (run_id, metric)", {}).rows
 
 
-class Desk:
-    """A cursor with the views of one shape, and the rows and files of one question on it."""
+def _answered(
+    place: _Workplace, query: str, values: Mapping[str, object], question: Question, *, reads_only: bool
+) -> Answer:
+    shape = Shape.of(question)
+    may_be_kept = reads_only and "runs_wide" not in question.wanted
+    desk = place.take(shape) if may_be_kept else None
+    if desk is None:
+        desk = Desk(place.connection.cursor(), shape, question)
+    else:
+        desk.lay(question)
+    try:
+        found = _fetch(desk.cursor, query, values)
+    except BaseException:
+        desk.cursor.close()
+        raise
+    if may_be_kept:
+        place.give_back(shape, desk)
+    else:
+        desk.cursor.close()
+    return found
 
-    def __init__(self, cursor: DuckDBPyConnection, shape: Shape, question: Question) -> None:
-        self.cursor = cursor
-        self._shape = shape
-        self._files: dict[str, Sequence[str]] = {}
-        self._folds = Folds()
-        self._kept: dict[str, str] = {}
-        self.lay(question)
-        self._create_views()
 
-    def lay(self, question: Question) -> None:
-        """Put the rows and files of a question in the place of those before."""
-        sources = question.sources
-        for view in (self._shape.views & _HELD_VIEWS.keys()) - self._shape.kept:
-            table = _HELD_VIEWS[view]
-            self.cursor.register(f"{table}_rows", sources.rows[table])
-        for name, shape in self._shape.scans:
-            self._lay_scan(name, shape, sources.scans[name])
-        for view, table in question.kept.items():
-            if self._kept.get(view) != table:
-                self._create(view, f"SELECT * FROM {table}")
-                self._kept[view] = table
-        if question.folds != self._folds:
-            self._lay_folds(question.folds)
-        if sources.folding is not None and self._shape.has_settled:
-            self.cursor.register(checkpoint_views.RECENT_RUNS, sources.folding.recent_runs)
+def _shared_cursor() -> DuckDBPyConnection:
+    """Return a connection to the DuckDB that the lakes of this process share; threads do not survive a fork."""
+    global _shared
+    with _sharing:
+        if _shared is None or _shared[0] != os.getpid():
+            _shared = (os.getpid(), new_connection())
+        return _shared[1].cursor()
 
-    def _lay_folds(self, folds: Folds) -> None:
-        for name, table in ((checkpoint_views.SETTLED, folds.settled), (checkpoint_views.RECENT, folds.recent)):
-            if table is not None:
-                self._create(name, f"SELECT * FROM {table}")
-        self._folds = folds
 
-    def _lay_scan(self, name: str, shape: ScanShape, scan: Scan) -> None:
-        table = SCANNED[name]
-        if scan.files and scan.files != self._files.get(name):
-            files = [escape_glob(path) for path in scan.files]
-            self.cursor.execute(f"SET VARIABLE {table.files_variable} = $1", [files])
-            self._files[name] = scan.files
-        if shape.has_live or not shape.has_files:
-            live = scan.live
-            self.cursor.register(table.live, table.spec.schema.empty_table() if live is None else live)
-        if shape.has_repeats:
-            self.cursor.register(table.repeated, scan.repeated)
-
-    def _create_views(self) -> None:
-        wanted, scans = self._shape.views, dict(self._shape.scans)
-        if "metrics_raw" in wanted:
-            self._create("metrics_raw", views.scanned_rows(POINTS, scans[POINTS.name]))
-        for name in wanted & scans.keys():
-            self._create(name, views.newest_rows(SCANNED[name], scans[name]))
-        if "checkpoints" in wanted:
-            self._create("checkpoints", checkpoint_views.checkpoints(has_settled=self._shape.has_settled))
-        for name in wanted & views.OF_EVENTS.keys():
-            self._create(name, views.raw_rows(views.OF_EVENTS[name]))
-        for name, text in views.OF_HELD_ROWS.items():
-            if name in wanted and name not in self._shape.kept:
-                self._create(name, text())
-        if "runs_wide" in wanted:
-            self._create("runs_wide", views.runs_wide(wide_columns(self.cursor)))
-
-    def _create(self, name: str, text: str) -> None:
-        self.cursor.execute(f"CREATE OR REPLACE TEMP VIEW {quote(name)} AS {text}")
+def _drop_schema(connection: DuckDBPyConnection, schema: str, pid: int) -> None:
+    """Let go of the tables of a lake that nobody has a handle of any more; a forked child has only a dead copy."""
+    if os.getpid() == pid:
+        connection.execute(f"DROP SCHEMA {schema} CASCADE")
+        connection.close()
 
 
 def connection_with(sources: Sources, wanted: frozenset[str]) -> DuckDBPyConnection:
@@ -306,17 +301,6 @@ def new_connection() -> DuckDBPyConnection:
     for statement in (*_SETTINGS, f"CREATE SCHEMA {SCHEMA}", *views.MACROS):
         connection.execute(statement)
     return connection
-
-
-def wide_columns(cursor: DuckDBPyConnection) -> views.WideColumns:
-    """Return which columns runs_wide has, by what its views show on a cursor."""
-    kinds = [(key, kind) for key, kind, _ in cursor.execute(views.PARAM_KINDS).fetchall()]
-    metrics = cursor.execute("SELECT DISTINCT metric FROM summaries ORDER BY metric").fetchall()
-    directed = cursor.execute(
-        "SELECT DISTINCT metric FROM summaries JOIN definitions USING (experiment, metric) "
-        "WHERE direction IS NOT NULL ORDER BY metric"
-    ).fetchall()
-    return views.WideColumns(kinds, [name for (name,) in metrics], [name for (name,) in directed])
 
 
 def _fetch(cursor: DuckDBPyConnection, query: str, values: Mapping[str, object]) -> Answer:

@@ -40,7 +40,12 @@ class _Kept:
 
 
 class KeptTables:
-    """The newest table of one kind in one DuckDB, and older ones for as long as they are being read."""
+    """The newest table of one kind in one DuckDB, and older ones for as long as they are being read.
+
+    Args:
+        name: that of the tables, with their schema, but for a number at its end.
+        cursor: returns a new connection to the DuckDB.
+    """
 
     def __init__(self, name: str, cursor: Callable[[], DuckDBPyConnection]) -> None:
         self._name = name
@@ -70,7 +75,7 @@ class KeptTables:
             kept = next((kept for kept in self._kept if kept.key == key), None)
             if kept is None:
                 self._count += 1
-                kept = _Kept(f"{SCHEMA}.{self._name}_{self._count}", key)
+                kept = _Kept(f"{self._name}_{self._count}", key)
                 with self._cursor() as cursor:
                     create(cursor, kept.table)
                 self._kept.append(kept)

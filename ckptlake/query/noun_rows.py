@@ -53,29 +53,45 @@ def rows_of(members: Members, bound: Bind) -> str:
     return f"key IN ({', '.join(bound(n.Const.of(key)) for key in keys)})"
 
 
-def value_of(noun: n.Noun, bound: Bind, dialect: Dialect) -> Text:
-    """Return the aggregate that reads a noun off the rows of one run."""
+def are_one(members: Members) -> bool:
+    """Tell whether nouns are all read off the same rows: those of one param, one tag, or the summary of one curve."""
+    if home_of(members[0][1]) == "metrics":
+        return False
+    return len({noun.name if isinstance(noun, n.Metric) else noun.key for _, noun in members}) == 1
+
+
+def value_of(noun: n.Noun, bound: Bind, dialect: Dialect, *, is_alone: bool) -> Text:
+    """Return the aggregate that reads a noun off the rows of one run; of all of them where it is alone.
+
+    It is an aggregate even of one row: what is asked of its value, such as a cast, must not reach the rows of others,
+    on which it may fail.
+    """
+
+    def chosen(function: str, columns: Sequence[str], of: str) -> str:
+        return dialect.chosen(function, columns, "" if is_alone else f"{of} = {bound(n.Const.of(named))}")
+
+    named = noun.name if isinstance(noun, n.Metric) else noun.key
     match noun:
-        case n.Param(key, kind):
+        case n.Param(_, kind):
             column = "value" if kind in ("text", "mixed") else "number"
-            found = dialect.chosen("any_value", [column], f"key = {bound(n.Const.of(key))}")
+            found = chosen("any_value", [column], "key")
             known = kind_of_param(str(kind))
             return Text(f"CAST({found} AS {dialect.types[known]})" if known in ("bool", "int") else found, known)
-        case n.Tag(key):
-            return Text(dialect.chosen("any_value", ["value"], f"key = {bound(n.Const.of(key))}"), "text")
+        case n.Tag():
+            return Text(chosen("any_value", ["value"], "key"), "text")
         case n.Metric(name, "at", step):
             mine = f"metric = {bound(n.Const.of(name))} AND step = {step}"
             return Text(dialect.chosen("any_value", ["value"], mine), "float")
-        case n.Metric(name, reading):
-            return _number_of_curve(reading, f"metric = {bound(n.Const.of(name))}", dialect)
+        case n.Metric(_, reading):
+            return _number_of_curve(reading, chosen, dialect)
 
 
-def _number_of_curve(reading: str, mine: str, dialect: Dialect) -> Text:
+def _number_of_curve(reading: str, chosen: Callable[[str, Sequence[str], str], str], dialect: Dialect) -> Text:
     if reading == "mean":
-        total, points = (dialect.chosen("sum", [column], mine) for column in ("sum", "n - n_nan"))
+        total, points = (chosen("sum", [column], "metric") for column in ("sum", "n - n_nan"))
         return Text(f"{total} / nullif({points}, 0)", "float")
     function, *columns = _READINGS[reading]
-    read = dialect.chosen(function, columns, mine)
+    read = chosen(function, columns, "metric")
     if function == "sum":
         read = f"CAST({read} AS {dialect.types['int']})"
     return Text(read, kind_of_metric(reading))

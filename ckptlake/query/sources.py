@@ -18,7 +18,7 @@ from ckptlake.query.moments import LiveRows, Moment
 from ckptlake.query.scans import SCANNED, Scan
 from ckptlake.query.tensors import Tensors
 from ckptlake.tables.delta import DeltaLog
-from ckptlake.tables.schemas import CHECKPOINTS, METRICS, SUMMARIES, TABLES, TENSORS, VERIFICATIONS
+from ckptlake.tables.schemas import CHECKPOINTS, METRICS, RUNS, SUMMARIES, TABLES, TENSORS, VERIFICATIONS
 from ckptlake.tables.snapshot import Predicates, Snapshot
 from ckptlake.tables.store import TableStore
 
@@ -148,8 +148,11 @@ class SourceReader:
         return Moment({name: self._stores[name].snapshot(moments[name], writers) for name in ordered}, live)
 
     def _open(self, names: Sequence[str]) -> None:
-        """Read the logs of tables that have not been read yet, side by side; each takes as long as a small question."""
-        logs = [self._stores[name].log for name in names]
+        """Read the logs of tables that have not been read yet, side by side; each takes as long as a small question.
+
+        That of runs is among them: whoever asks for the names that runs have logged will ask about runs next.
+        """
+        logs = [self._stores[name].log for name in dict.fromkeys([*names, RUNS.name])]
         closed = [log for log in logs if not log.is_open and log.exists()]
         if len(closed) > 1:
             with ThreadPoolExecutor(len(closed) + 1, thread_name_prefix="ckptlake-open") as threads:

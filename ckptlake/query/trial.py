@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ckptlake.query import views
-from ckptlake.query.duck import new_connection, readable, wide_columns
+from ckptlake.query.desks import wide_columns
+from ckptlake.query.duck import new_connection, readable
 from ckptlake.query.names import quote
 
 

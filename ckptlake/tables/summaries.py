@@ -63,6 +63,14 @@ def summarise(points: pa.Table) -> pa.Table:
     return pa.table([columns[name] for name in SUMMARIES.schema.names], schema=SUMMARIES.schema)
 
 
+def is_merged(rows: pa.Table) -> bool:
+    """Tell whether rows are those of different curves in their order, as `merge_summaries` returns them."""
+    runs, metrics = (rows.column(name).cast(pa.string()).combine_chunks() for name in ("run_id", "metric"))
+    later = pc.greater(runs[1:], runs[:-1])
+    same = pc.and_(pc.equal(runs[1:], runs[:-1]), pc.greater(metrics[1:], metrics[:-1]))
+    return bool(pc.all(pc.or_(later, same), min_count=0).as_py())
+
+
 def merge_summaries(rows: pa.Table) -> pa.Table:
     """Return one row a curve from any number of summary rows of each curve.
 

@@ -391,8 +391,9 @@ class TestWhatIsFolded:
         for number in range(4):
             put(many, "checkpoints", *[saved(i, f"n{number}-{i}", f"n{number}") for i in range(110)])
             assert len(rows_of(many)) == 60 + 110 * (number + 1)
-        with many._engine._cursor() as cursor:
-            tables = cursor.execute("SELECT table_name FROM duckdb_tables()").fetchall()
+        place = many._engine._workplace()
+        query = "SELECT table_name FROM duckdb_tables() WHERE schema_name = $1"
+        tables = place.connection.cursor().execute(query, [place.schema]).fetchall()
         assert sorted(name.rstrip("0123456789") for (name,) in tables) == ["recent_", "settled_"]
 
     def test_questions_beside_a_writer_never_miss_a_checkpoint(self, many: Lake, put: Put) -> None:

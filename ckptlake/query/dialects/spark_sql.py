@@ -141,7 +141,7 @@ class Spark(Dialect):
 
     # -- aggregates
 
-    def chosen(self, function: str, args: Sequence[str], condition: str, over: Over = "") -> str:
+    def chosen(self, function: str, args: Sequence[str], condition: str = "", over: Over = "") -> str:
         passing_null_over = [*args, "true"] if function == "any_value" else args
         return super().chosen(function, passing_null_over, condition, over)
 

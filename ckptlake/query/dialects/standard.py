@@ -212,10 +212,11 @@ class Dialect(Literals):
         assert write is not None, function
         return write(*args, *settings, over=over)
 
-    def chosen(self, function: str, args: Sequence[str], condition: str, over: Over = "") -> str:
-        """Return an aggregate of the rows that a condition is true for."""
+    def chosen(self, function: str, args: Sequence[str], condition: str = "", over: Over = "") -> str:
+        """Return an aggregate of the rows that a condition is true for, or of all."""
         name = self.functions.get(function, function)
-        return f"{name}({', '.join(args)}) FILTER (WHERE {condition}){over}"
+        chosen = f" FILTER (WHERE {condition})" if condition else ""
+        return f"{name}({', '.join(args)}){chosen}{over}"
 
     def place(self, function: str, args: Sequence[str], over: Over) -> str:
         """Return a function of where a row stands among others."""

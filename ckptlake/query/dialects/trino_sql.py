@@ -70,7 +70,7 @@ class Trino(Dialect):
 
     # -- aggregates
 
-    def chosen(self, function: str, args: Sequence[str], condition: str, over: Over = "") -> str:
+    def chosen(self, function: str, args: Sequence[str], condition: str = "", over: Over = "") -> str:
         """Return an aggregate of some rows; over windows Trino has no FILTER, but it passes null over."""
         if not over:
             return super().chosen(function, args, condition)

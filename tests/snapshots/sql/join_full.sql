@@ -1,5 +1,5 @@
 SELECT coalesce(t2."run_id", t5."run_id") AS "run_id", t2."name" AS "name", t5."min.val/loss" AS "min.val/loss"
 FROM (SELECT t0."run_id" AS "run_id", t0."name" AS "name"
-FROM "runs" AS t0 LEFT JOIN (SELECT run_id, CAST(any_value(number) FILTER (WHERE key = $p0) AS BIGINT) AS "~param.seed.int" FROM params WHERE key IN ($p0) GROUP BY run_id) AS t1 ON t1.run_id = t0."run_id"
+FROM "runs" AS t0 LEFT JOIN (SELECT run_id, CAST(any_value(number) AS BIGINT) AS "~param.seed.int" FROM params WHERE key IN ($p0) GROUP BY run_id) AS t1 ON t1.run_id = t0."run_id"
 WHERE (t1."~param.seed.int" = $p1)) AS t2 FULL JOIN (SELECT t3."run_id" AS "run_id", t4."~metric.val/loss.min" AS "min.val/loss"
-FROM "runs" AS t3 LEFT JOIN (SELECT run_id, min(min) FILTER (WHERE metric = $p2) AS "~metric.val/loss.min" FROM summaries WHERE metric IN ($p2) GROUP BY run_id) AS t4 ON t4.run_id = t3."run_id") AS t5 ON t2."run_id" = t5."run_id"
+FROM "runs" AS t3 LEFT JOIN (SELECT run_id, min(min) AS "~metric.val/loss.min" FROM summaries WHERE metric IN ($p2) GROUP BY run_id) AS t4 ON t4.run_id = t3."run_id") AS t5 ON t2."run_id" = t5."run_id"
