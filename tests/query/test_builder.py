@@ -57,7 +57,7 @@ def test_what_fails_on_other_params_is_not_tried_on_them(tmp_path: Path) -> None
             params = {"arch": "vit", "code": str(number), "size": 1e300 if number % 2 else -1.0, "rank": number + 1}
             lake.run("pose", f"n{number}", params, capture=Capture.nothing()).finish()
         for _ in range(5):
-            found = lake.runs.where(param("code").cast("int") == 12, param("rank") > 3, param("rank").log() < 3)
+            found = lake.runs.where(param("code").cast(int) == 12, param("rank") > 3, param("rank").log() < 3)
             assert [row["name"] for row in found.select("name").to_dicts()] == ["n12"]
 
 
