@@ -15,7 +15,7 @@ from ckptlake.checkpoints.checksums import spans
 from ckptlake.checkpoints.manifest import Manifest
 from ckptlake.checkpoints.packed import Item, PackedSave, Previous, Written, metadata_of, no_previous, write_at
 from ckptlake.checkpoints.parallel import in_parallel
-from ckptlake.checkpoints.rawpack import ALIGNMENT, RawPackWriter, header
+from ckptlake.checkpoints.rawpack import ALIGNMENT, HeaderTooLongError, RawPackWriter, header
 from ckptlake.checkpoints.sources import Source
 from ckptlake.checkpoints.store import CheckpointStore
 from ckptlake.checkpoints.tensor_pass import Work, Write, copy, digest_all, measure
@@ -69,7 +69,7 @@ class AppendingSave(PackedSave):
             try:
                 self.header_bytes = self.header_bytes or self._longest_header() + ROOM_BYTES
                 return self._save()
-            except OverflowError:
+            except HeaderTooLongError:
                 for item in self._items:
                     item.blob = item.twin = item.slot = None
                 self.header_bytes = self._longest_header() + len(self._items) * ALIGNMENT * 2

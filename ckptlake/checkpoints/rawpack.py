@@ -32,6 +32,10 @@ _METADATA = "__metadata__"
 MANIFEST_KEY = "ckptlake.manifest"
 
 
+class HeaderTooLongError(Exception):
+    """A header needs more bytes than were left for it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Slot:
     """A tensor's place in a pack's data, as its header tells it."""
@@ -173,11 +177,11 @@ class RawPackWriter:
         """Return the header for `publish`.
 
         Raises:
-            OverflowError: it is longer than what was left for it.
+            HeaderTooLongError: it is longer than what was left for it.
         """
         text = header(slots, metadata, self._header_bytes)
         if len(text) != self._header_bytes:
-            raise OverflowError(f"the header has {len(text)} bytes where {self._header_bytes} are free")
+            raise HeaderTooLongError(f"the header has {len(text)} bytes where {self._header_bytes} are free")
         return text
 
     def publish(self, text: bytes) -> None:

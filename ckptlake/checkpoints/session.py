@@ -70,7 +70,8 @@ class SaveRequest:
     Attributes:
         state: the tree to save.
         optimizers: whose steps change the tensors they own; others are copied at once in the background.
-        digest: ``sha256`` in the same pass, or ``deferred``: a thread of its own takes it, and waits for the disk.
+        digest: ``sha256`` in the same pass, as always in the background, or ``deferred``: a thread of its own takes it,
+            and waits for the disk.
     """
 
     state: object
@@ -231,14 +232,12 @@ class CheckpointSession:
     def _save(
         self, request: SaveRequest, draft: Manifest, sources: Sequence[Source], begun: float, *, is_hurried: bool
     ) -> SavedCheckpoint:
-        """Save a checkpoint and list it; where somebody waits, one with deferred digests need not be durable first."""
+        """Save a checkpoint and list it; only where somebody waits for it can digests be left for later."""
         before = Before(self._store, self._newest_manifest())
         dropped: list[Manifest] = []
         try:
             with storage_errors("save a checkpoint", self._store.layout.blobs), self._store.gate.together():
                 written = self._write(request, draft, sources, before, is_hurried=is_hurried)
-                if written.manifest.digest is None and not is_hurried:
-                    self._store.sync_packs(written.manifest)
                 duration_s = time.perf_counter() - begun
                 self._commit(request, written, duration_s, before.id, lambda: dropped.append(written.manifest))
         finally:
@@ -278,21 +277,20 @@ class CheckpointSession:
 
         if request.format in (PACKED, "safetensors"):
             folder = "blobs" if request.format == PACKED else "checkpoints"
-            is_deferred = request.digest == "deferred"
-            if is_hurried or is_deferred:  # nobody changes tensors meanwhile, or it is found out later
-                save = AppendingSave(
-                    self._store,
-                    draft,
-                    sources,
-                    previous,
-                    folder,
-                    is_deferred=is_deferred,
-                    header_bytes=self._header_bytes.get(len(sources), 0),
-                )
-                written = save.run()
-                self._header_bytes[len(sources)] = save.header_bytes
-                return written
-            return PackedSave(self._store, draft, sources, previous, folder).run()
+            if not is_hurried:
+                return PackedSave(self._store, draft, sources, previous, folder).run()
+            save = AppendingSave(
+                self._store,
+                draft,
+                sources,
+                previous,
+                folder,
+                is_deferred=request.digest == "deferred",
+                header_bytes=self._header_bytes.get(len(sources), 0),
+            )
+            written = save.run()
+            self._header_bytes[len(sources)] = save.header_bytes
+            return written
         return save_plain(self._store, draft, request.state, sources, get_format(request.format), previous)
 
     def _commit(

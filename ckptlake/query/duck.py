@@ -42,8 +42,8 @@ _PARSED_QUERIES = 256
 _KEPT_DESKS = 4
 _ANY_VALUES = "any values"
 _numbers = itertools.count(1)
-_sharing = threading.Lock()
-_shared: tuple[int, DuckDBPyConnection] | None = None
+_starting = threading.Lock()
+_started: tuple[int, DuckDBPyConnection] | None = None
 
 
 class _Workplace:
@@ -102,7 +102,7 @@ class Engine:
     def _workplace(self) -> _Workplace:
         with self._lock:
             if self._place is None:
-                self._place = _Workplace(_shared_cursor())
+                self._place = _Workplace(_cursor_of_process())
             return self._place
 
     def _own_connection(self) -> DuckDBPyConnection:
@@ -240,13 +240,13 @@ def _answered(
     return found
 
 
-def _shared_cursor() -> DuckDBPyConnection:
+def _cursor_of_process() -> DuckDBPyConnection:
     """Return a connection to the DuckDB that the lakes of this process share; threads do not survive a fork."""
-    global _shared
-    with _sharing:
-        if _shared is None or _shared[0] != os.getpid():
-            _shared = (os.getpid(), new_connection())
-        return _shared[1].cursor()
+    global _started
+    with _starting:
+        if _started is None or _started[0] != os.getpid():
+            _started = (os.getpid(), new_connection())
+        return _started[1].cursor()
 
 
 def _drop_schema(connection: DuckDBPyConnection, schema: str, pid: int) -> None:

@@ -104,7 +104,7 @@ class Checkpointing:
             digest: ``sha256`` of every tensor now, or ``deferred``: write under fast checksums; digests, statistics
                 and the wait for the disk follow in the background. Once the call returns, such a checkpoint survives
                 the end of the process; it survives a power cut once its digest is there, after `finish` at the
-                latest. No older one is deleted in its favour before.
+                latest. No older one is deleted in its favour before. With `async_` it is all the background's.
 
         Returns:
             The saved checkpoint, or with `async_` a handle with `wait()` and `fence()`.

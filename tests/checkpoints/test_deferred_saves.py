@@ -22,7 +22,6 @@ import ckptlake
 from ckptlake import Lake, Run
 from ckptlake.checkpoints import appending, rawpack, session, store
 from ckptlake.config import Capture
-from ckptlake.errors import InvalidInputError
 
 SIZES = (0, 1, 3, 16, 64, 1024, 5000, 70_000)
 
@@ -156,25 +155,6 @@ class TestPlaces:
         assert all(torch.equal(loaded[name], tensor) for name, tensor in state.items())
         assert not list((lake.path / "blobs").glob(".*partial"))
 
-    def test_a_tensor_that_changes_under_the_save_leaves_nothing(
-        self, lake: Lake, run: Run, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        model = torch.nn.Linear(64, 64)
-        optimizer = torch.optim.SGD(model.parameters())
-        real = appending.copy
-
-        def change(*given: Any) -> None:
-            real(*given)
-            with torch.no_grad():
-                model.weight.add_(1)
-
-        monkeypatch.setattr(appending, "copy", change)
-        pending = run.save_checkpoint(model=model, optimizer=optimizer, digest="deferred", async_=True)
-        with pytest.raises(InvalidInputError, match="changed while"):
-            pending.wait(60)
-        assert lake.checkpoints.list(run) == []
-        assert not list((lake.path / "blobs").glob("*safetensors*"))
-
 
 class TestTheDisk:
     """The call does not wait for it; nothing that could be lost takes the place of what could not."""
@@ -213,7 +193,7 @@ class TestTheDisk:
         run._finish_saving()
         assert pack in synced
 
-    def test_in_the_background_it_is_on_it_before_it_is_listed(
+    def test_in_the_background_all_is_done_before_it_is_listed(
         self, run: Run, synced: list[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         listed: list[bool] = []
@@ -224,8 +204,9 @@ class TestTheDisk:
             real(this, request, written, *rest)
 
         monkeypatch.setattr(session.CheckpointSession, "_commit", commit)
-        run.save_checkpoint({"w": torch.randn(1000)}, digest="deferred", async_=True).wait(60)
+        saved = run.save_checkpoint({"w": torch.randn(1000)}, digest="deferred", async_=True).wait(60)
         assert listed == [True]
+        assert saved.digest is not None
 
     def test_older_ones_go_only_when_it_is(self, lake: Lake, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         may_seal = threading.Event()

@@ -29,8 +29,8 @@ def lakes(tmp_path: Path) -> Iterator[tuple[Lake, Lake]]:
         yield one, two
 
 
-def shared_schemas() -> set[str]:
-    with duck._shared_cursor() as cursor:
+def schemas() -> set[str]:
+    with duck._cursor_of_process() as cursor:
         rows = cursor.execute("SELECT schema_name FROM duckdb_schemas() WHERE NOT internal").fetchall()
     return {name for (name,) in rows}
 
@@ -85,15 +85,15 @@ def test_tables_made_of_answers_are_not_shared(lakes: tuple[Lake, Lake]) -> None
 
 
 def test_nothing_stays_of_a_lake_that_nobody_uses_any_more(tmp_path: Path) -> None:
-    before = shared_schemas()
+    before = schemas()
     with new_lake(tmp_path / "lake", "only") as lake:
         for _ in range(5):
             lake.sql("FROM runs").fetchall()
-        made = shared_schemas() - before
+        made = schemas() - before
         assert len(made) == 1
     del lake
     gc.collect()
-    assert not made & shared_schemas()
+    assert not made & schemas()
 
 
 def _ask(found: multiprocessing.SimpleQueue[bool]) -> None:
