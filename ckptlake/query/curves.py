@@ -86,7 +86,7 @@ class _MergedSummaries:
             known, merged = frozenset(), SUMMARIES.schema.empty_table()
         fresh = [read_file(Path(path), SUMMARIES) for path in sorted(paths - known)]
         if fresh:
-            rows = pa.concat_tables([merged, *fresh])
+            rows = pa.concat_tables([part for part in (merged, *fresh) if part.num_rows] or [merged])
             merged = rows if is_merged(rows) else merge_summaries(rows)
         self._known = (paths, merged)
         return merged
