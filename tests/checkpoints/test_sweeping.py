@@ -7,6 +7,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +57,7 @@ def unlisted_copy(lake: Lake, checkpoint_id: str) -> str:
     """Put a manifest beside that of a checkpoint, as a crash before its row leaves it; return its id."""
     other = new_id()
     manifest = lake._checkpoint_store.read_manifest(checkpoint_id)
-    fields = {name: getattr(manifest, name) for name in type(manifest).__slots__}
-    lake._checkpoint_store.publish(type(manifest)(**(fields | {"checkpoint_id": other})))
+    lake._checkpoint_store.publish(replace(manifest, checkpoint_id=other))
     return other
 
 
