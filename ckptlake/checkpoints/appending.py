@@ -21,6 +21,7 @@ from ckptlake.checkpoints.store import CheckpointStore
 from ckptlake.checkpoints.tensor_pass import Work, Write, copy, digest_all, measure
 
 _LONG_BYTES = 1 << 20
+_LONGEST_TOLD = 10**12
 ROOM_BYTES = 4096
 """Left free in the header for the names of other packs that tensors turn out to lie in, some ninety of them."""
 
@@ -91,9 +92,11 @@ class AppendingSave(PackedSave):
                 return self._finish()
             writer.reserve(sum(slot.nbytes for slot in slots))
             in_parallel(lambda item: self._write(item, writer), fresh, lambda item: item.source.leaf.nbytes)
+            self._padded_header_bytes = self.header_bytes
             manifest = self._manifest()
             payload = manifest.encode()
-            text = writer.header(appended + slots, metadata_of(payload))
+            ordered = sorted(appended + slots, key=lambda slot: (slot.offset, slot.nbytes))
+            text = writer.header(ordered, metadata_of(payload))
             for item in self._items:
                 item.source.finish()
             writer.publish(text)
@@ -105,8 +108,10 @@ class AppendingSave(PackedSave):
         for item in self._items:
             item.checks = (0,) * len(list(spans(item.source.leaf.nbytes)))
             item.slot = item.slot_at(total - item.source.leaf.nbytes)
+        self._padded_header_bytes = _LONGEST_TOLD
         slots = [item.slot for item in self._items if item.slot is not None]
         longest = len(header(slots, metadata_of(self._manifest().encode())))
+        self._padded_header_bytes = None
         for item in self._items:
             item.slot = None
         return longest

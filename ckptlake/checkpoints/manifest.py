@@ -171,6 +171,7 @@ class Manifest:
         file: the file of a plain format, else None.
         mentions_arrays: false where none of its tensors can have been a numpy array.
         metrics: values by name that the checkpoint was saved with.
+        header_bytes: the length of its pack's header, where that is longer than it had to be.
     """
 
     checkpoint_id: str
@@ -188,6 +189,7 @@ class Manifest:
     note: str | None = None
     file: PlainFile | None = None
     mentions_arrays: bool = field(default=True, compare=False)
+    header_bytes: int | None = None
 
     @property
     def paths(self) -> Sequence[str]:
@@ -233,6 +235,7 @@ class Manifest:
             "metrics": {name: value.hex() for name, value in self.metrics.items()},
             "note": self.note,
             "file": None if plain is None else [plain.name, plain.size_bytes, plain.digest, list(plain.checks)],
+            **({} if self.header_bytes is None else {"header_bytes": self.header_bytes}),
             "tensors": _columns(self.tensors),
             "tree": self.tree,
         }
@@ -283,6 +286,7 @@ class Manifest:
             tensors=ReadTensors(fields["tensors"], source),
             tree=fields["tree"],
             mentions_arrays=mentions_arrays,
+            header_bytes=_whole(fields["header_bytes"]) if "header_bytes" in fields else None,
         )
 
 

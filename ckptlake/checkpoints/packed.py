@@ -92,6 +92,7 @@ class PackedSave:
         self._shares = folder == "blobs"
         self._pack = f"{folder}/{draft.checkpoint_id}"
         self._items = [Item(source) for source in sources]
+        self._padded_header_bytes: int | None = None
         self._target = store.pack_path(self._pack, RAW_SUFFIX)
 
     def run(self) -> Written:
@@ -214,7 +215,11 @@ class PackedSave:
             item.digest, item.statistics = measured.digest, measured.statistics
 
     def _manifest(self) -> Manifest:
-        return replace(self._draft, tensors=tuple(self._stored(item) for item in self._items))
+        return replace(
+            self._draft,
+            tensors=tuple(self._stored(item) for item in self._items),
+            header_bytes=self._padded_header_bytes,
+        )
 
     def _stored(self, item: Item) -> StoredTensor:
         leaf, place = item.source.leaf, item.twin or item

@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 _METADATA = "__metadata__"
 _LENGTH = struct.Struct("<Q")
 _MOST_HEADER_BYTES = 1 << 30
+_LIKELY_HEADER_BYTES = 1 << 26
 _UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
 
 
@@ -91,6 +92,8 @@ def make_header(manifest: Manifest, pack: str) -> RawHeader | None:
         return None
     text = manifest.encode().decode().rstrip("\n")
     payload = header(slots, {MANIFEST_KEY: text})
+    if manifest.header_bytes is not None and manifest.header_bytes <= max(_LIKELY_HEADER_BYTES, 4 * len(payload)):
+        payload = header(slots, {MANIFEST_KEY: text}, manifest.header_bytes)
     fields = json.loads(payload[_LENGTH.size :])
     del fields[_METADATA]
     return RawHeader(payload, fields, spans[-1][1], manifest)
