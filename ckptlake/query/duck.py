@@ -8,7 +8,7 @@ import os
 import threading
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -252,7 +252,8 @@ def _cursor_of_process() -> DuckDBPyConnection:
 def _drop_schema(connection: DuckDBPyConnection, schema: str, pid: int) -> None:
     """Let go of the tables of a lake that nobody has a handle of any more; a forked child has only a dead copy."""
     if os.getpid() == pid:
-        connection.execute(f"DROP SCHEMA {schema} CASCADE")
+        with suppress(duckdb.Error):  # a question that was interrupted may hold them: they go with the process then
+            connection.execute(f"DROP SCHEMA {schema} CASCADE")
         connection.close()
 
 
