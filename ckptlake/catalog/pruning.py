@@ -67,6 +67,8 @@ def apply(
     doomed = [decision.checkpoint_id for decision in plan.delete]
     lean = [decision.checkpoint_id for decision in plan.trim]
     spared = _spared(store, records, directions, doomed, lean)
+    changed = {record.run_id for record in records if record.id in {*doomed, *lean} - spared.keys()}
+    _make_durable(store, [one for one in records if one.run_id in changed], frozenset(doomed))
     marks = ledger.marks()
     deleted = [name for name in doomed if name not in spared]
     swept = delete(store, ledger, rows, [marks.holdings[name] for name in deleted])
@@ -103,18 +105,30 @@ def _spared(
 
 
 def _unsafe_runs(store: CheckpointStore, records: Iterable[CheckpointRecord], doomed: frozenset[str]) -> dict[str, str]:
-    """Return the runs whose newest good checkpoint that stays is not whole, with the reason; the others' is durable."""
+    """Return the runs whose newest good checkpoint that stays is not whole on the disk, with the reason."""
+    unsafe = {}
+    for run_id, stays in _newest_that_stay(records, doomed).items():
+        if stays is None:
+            unsafe[run_id] = "no good checkpoint of its run would stay"
+        elif not (found := verify(store, stays.id, "size")).is_good:
+            unsafe[run_id] = f"checkpoint {stays.id}, the newest of its run that stays, is not whole: {found.finding}"
+    return unsafe
+
+
+def _make_durable(store: CheckpointStore, records: Iterable[CheckpointRecord], doomed: frozenset[str]) -> None:
+    """Bring the newest good checkpoint of each run to the disk, where its digests are not there yet."""
+    for stays in _newest_that_stay(records, doomed).values():
+        if stays is not None and stays.digest is None:
+            store.sync_packs(store.read_manifest(stays.id))
+
+
+def _newest_that_stay(
+    records: Iterable[CheckpointRecord], doomed: frozenset[str]
+) -> Mapping[str, CheckpointRecord | None]:
+    """Return the newest good checkpoint of each run that stays, or None where none does."""
     newest: dict[str, CheckpointRecord | None] = {}
     for record in records:
         newest.setdefault(record.run_id, None)
         if record.id not in doomed and record.status == "good" and record.verdict in (None, "good"):
             newest[record.run_id] = record
-    unsafe = {}
-    for run_id, stays in newest.items():
-        if stays is None:
-            unsafe[run_id] = "no good checkpoint of its run would stay"
-        elif not (found := verify(store, stays.id, "size")).is_good:
-            unsafe[run_id] = f"checkpoint {stays.id}, the newest of its run that stays, is not whole: {found.finding}"
-        elif stays.digest is None:
-            store.sync_packs(store.read_manifest(stays.id))
-    return unsafe
+    return newest

@@ -8,16 +8,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from contextlib import nullcontext
 
 from ckptlake._internal.files import storage_errors
 from ckptlake.checkpoints.checksums import spans
-from ckptlake.checkpoints.manifest import Manifest
-from ckptlake.checkpoints.packed import Item, PackedSave, Previous, Written, metadata_of, no_previous, write_at
+from ckptlake.checkpoints.packed import Item, PackedSave, Written, metadata_of, write_at
 from ckptlake.checkpoints.parallel import in_parallel
 from ckptlake.checkpoints.rawpack import ALIGNMENT, HeaderTooLongError, RawPackWriter, header
-from ckptlake.checkpoints.sources import Source
-from ckptlake.checkpoints.store import CheckpointStore
 from ckptlake.checkpoints.tensor_pass import Work, Write, copy, digest_all, measure
 
 _LONG_BYTES = 1 << 20
@@ -27,37 +23,18 @@ ROOM_BYTES = 4096
 
 
 class AppendingSave(PackedSave):
-    """Writes one checkpoint in the packed format while nobody else changes its tensors.
+    """Writes one checkpoint in the packed format while nobody else changes its tensors."""
 
-    Args:
-        store: the lake's checkpoints; its gate must be held, shared, until the row is committed.
-        draft: the manifest without tensors.
-        sources: the state's tensors in order of their numbers.
-        previous: finds the same tensor in the checkpoint before.
-        folder: ``blobs`` to share tensors with other checkpoints, ``checkpoints`` for a file that stands alone.
-        is_deferred: leave digests and statistics of new tensors, and the wait for the disk, for later. On return the
-            system has it all, so that it survives the end of the process but not yet a power cut. Where nothing is
-            new, digests and statistics are there at once.
-        header_bytes: a length that sufficed for the header of such a state, or 0.
+    _is_deferred = False
 
-    Attributes:
-        header_bytes: the length that did.
-    """
+    def run_deferred(self) -> Written:
+        """Write everything, and leave digests and statistics of new tensors, and the wait for the disk, for later.
 
-    def __init__(
-        self,
-        store: CheckpointStore,
-        draft: Manifest,
-        sources: Sequence[Source],
-        previous: Previous = no_previous,
-        folder: str = "blobs",
-        *,
-        is_deferred: bool,
-        header_bytes: int = 0,
-    ) -> None:
-        super().__init__(store, draft, sources, previous, folder)
-        self._is_deferred = is_deferred
-        self.header_bytes = header_bytes
+        On return the system has it all, so that it survives the end of the process but not yet a power cut. Where
+        nothing is new, digests and statistics are there at once. Errors are those of `run`.
+        """
+        self._is_deferred = True
+        return self.run()
 
     def run(self) -> Written:
         """Write everything, as soon as it is seen to be new.
@@ -68,39 +45,29 @@ class AppendingSave(PackedSave):
         """
         with storage_errors("save a checkpoint", self._target):
             try:
-                self.header_bytes = self.header_bytes or self._longest_header() + ROOM_BYTES
-                return self._save()
+                return self._save(ROOM_BYTES)
             except HeaderTooLongError:
-                for item in self._items:
-                    item.blob = item.twin = item.slot = None
-                self.header_bytes = self._longest_header() + len(self._items) * ALIGNMENT * 2
-                return self._save()
+                self._items = [Item(item.source) for item in self._items]
+                return self._save(len(self._items) * ALIGNMENT * 2)
 
-    def _save(self) -> Written:
-        """Write everything into a pack with a header of that length."""
-        is_durable = not self._is_deferred
-        writer = RawPackWriter(self._target, self.header_bytes, None, is_durable=is_durable)
+    def _save(self, room: int) -> Written:
+        """Write everything into a pack whose header has so much room for the names of others."""
+        header_bytes = self._longest_header() + room
+        writer = RawPackWriter(self._target, header_bytes, None, is_durable=not self._is_deferred)
         with self._published(writer):
             self._append(writer)
             self._find_known(self._take_digests)
-            appended = [item.slot for item in self._items if item.slot is not None]
             fresh = self._fresh()
-            slots = self._place(fresh, writer.reserve(0))
-            if self._shares and not any(slot.nbytes for slot in (*appended, *slots)):
+            end = writer.reserve(0)
+            slots = self._place(fresh, end)
+            writer.reserve(sum(slot.nbytes for slot in slots))
+            if self._shares and not writer.data_bytes:
                 writer.abandon()
                 self._measure([item for item in fresh if item.statistics is None], None)
                 return self._finish()
-            writer.reserve(sum(slot.nbytes for slot in slots))
             in_parallel(lambda item: self._write(item, writer), fresh, lambda item: item.source.leaf.nbytes)
-            self._padded_header_bytes = self.header_bytes
-            manifest = self._manifest()
-            payload = manifest.encode()
-            ordered = sorted(appended + slots, key=lambda slot: (slot.offset, slot.nbytes))
-            text = writer.header(ordered, metadata_of(payload))
-            for item in self._items:
-                item.source.finish()
-            writer.publish(text)
-            return self._publish(manifest, payload, writer.size_bytes)
+            self._padded_header_bytes = header_bytes
+            return self._finish(writer)
 
     def _longest_header(self) -> int:
         """Return the length of a header that can tell of all tensors wherever in the pack they will lie."""
@@ -109,8 +76,7 @@ class AppendingSave(PackedSave):
             item.checks = (0,) * len(list(spans(item.source.leaf.nbytes)))
             item.slot = item.slot_at(total - item.source.leaf.nbytes)
         self._padded_header_bytes = _LONGEST_TOLD
-        slots = [item.slot for item in self._items if item.slot is not None]
-        longest = len(header(slots, metadata_of(self._manifest().encode())))
+        longest = len(header(self._slots(), metadata_of(self._manifest().encode())))
         self._padded_header_bytes = None
         for item in self._items:
             item.slot = None
@@ -120,27 +86,24 @@ class AppendingSave(PackedSave):
         """Take the checksums of all tensors, and write those that are long, aligned and new; measure the others."""
         seen: set[bytes] = set()
         lock = threading.Lock()
-        questions = self._store.index.questions() if self._shares else nullcontext(lambda _: False)
 
         def is_new(item: Item) -> bool:
             with lock:
-                if self._shares and (item.quick in seen or is_known(item.quick)):
+                if self._shares and (item.quick in seen or self._store.index.may_have(item.quick)):
                     return False
                 seen.add(item.quick)
                 return True
 
         def one(item: Item) -> None:
             item.take_checks()
-            leaf = item.source.leaf
-            if leaf.nbytes >= _LONG_BYTES and leaf.nbytes % ALIGNMENT == 0 and is_new(item):
-                with storage_errors("save a checkpoint", self._target):
-                    item.slot = item.slot_at(writer.reserve(leaf.nbytes))
-                    self._write(item, writer)
+            nbytes = item.source.leaf.nbytes
+            if nbytes >= _LONG_BYTES and nbytes % ALIGNMENT == 0 and is_new(item):
+                item.slot = item.slot_at(writer.reserve(nbytes))
+                self._write(item, writer)
             elif not self._is_deferred:
                 self._measure_one(item, None)
 
-        with questions as is_known:
-            in_parallel(one, self._items, lambda item: item.source.leaf.nbytes)
+        in_parallel(one, self._items, lambda item: item.source.leaf.nbytes)
 
     def _take_digests(self, items: Sequence[Item]) -> None:
         """Take those digests that are not known yet, and where these are all tensors leave nothing for later."""

@@ -26,7 +26,6 @@ _SCHEMA = """
     CREATE INDEX IF NOT EXISTS blobs_by_pack ON blobs (pack);
     CREATE TABLE IF NOT EXISTS state (complete INTEGER);
 """
-_HAS_QUICK = "SELECT 1 FROM blobs WHERE quick = ?"
 _ASKED_AT_ONCE = 500
 _TIMEOUT_S = 120.0
 
@@ -64,11 +63,10 @@ class BlobIndex:
             found.setdefault(row.quick, []).append(row)
         return found
 
-    @contextmanager
-    def questions(self) -> Iterator[Callable[[bytes], bool]]:
-        """Yield what tells whether some blob may have the content of a key, to be asked by one thread at a time."""
+    def may_have(self, key: bytes) -> bool:
+        """Tell whether some blob may have the content of a key."""
         with self._opened() as connection:
-            yield lambda key: connection.execute(_HAS_QUICK, [key]).fetchone() is not None
+            return connection.execute("SELECT 1 FROM blobs WHERE quick = ?", [key]).fetchone() is not None
 
     def find(self, digests: Sequence[str]) -> dict[str, Blob]:
         """Return the blobs with these digests, those that there are."""

@@ -117,18 +117,18 @@ class PackedSave:
             writer = RawPackWriter(self._target, header_bytes, sum(slot.nbytes for slot in slots))
             with self._published(writer):
                 self._measure(fresh, writer)
-                return self._finish(writer, slots)
+                return self._finish(writer)
 
     def _find_known(self, take_digests: Callable[[Sequence[Item]], None]) -> None:
         """Find out which tensors, of those without a place, are not new; SHA-256 confirms a match of checksums."""
         if not self._shares:
             return
-        known = self._store.index.find_by_quick([item.quick for item in self._items if item.source.leaf.nbytes])
+        free = [item for item in self._items if item.slot is None and item.source.leaf.nbytes]
+        known = self._store.index.find_by_quick([item.quick for item in free])
         first: dict[bytes, Item] = {}
         suspects = []
         for item in sorted(self._items, key=lambda item: item.slot is None):
-            is_free = item.slot is None and item.source.leaf.nbytes
-            if is_free and (item.quick in known or item.quick in first):
+            if item.slot is None and item.source.leaf.nbytes and (item.quick in known or item.quick in first):
                 suspects.append(item)
             first.setdefault(item.quick, item)
         if self._big() and not any(item.source.leaf.nbytes >= _SMALL_BYTES for item in suspects):
@@ -191,20 +191,21 @@ class PackedSave:
                 self._target.unlink(missing_ok=True)
             raise
 
-    def _finish(self, writer: RawPackWriter | None = None, slots: Sequence[Slot] = ()) -> Written:
+    def _slots(self) -> list[Slot]:
+        """Return the places of all tensors that have one, in the order in which a header tells of them."""
+        return sorted((i.slot for i in self._items if i.slot is not None), key=lambda slot: (slot.offset, slot.nbytes))
+
+    def _finish(self, writer: RawPackWriter | None = None) -> Written:
         """Publish the pack, where there is one, and the manifest, now that all is known."""
         manifest = self._manifest()
         payload = manifest.encode()
         if writer is not None:
-            writer.publish(writer.header(slots, metadata_of(payload)))
-        return self._publish(manifest, payload, 0 if writer is None else writer.size_bytes)
-
-    def _publish(self, manifest: Manifest, payload: bytes, stored_bytes: int) -> Written:
+            writer.publish(writer.header(self._slots(), metadata_of(payload)))
         with storage_errors("save a checkpoint", self._store.layout.checkpoints):
             self._store.publish(manifest, payload)
         statistics = {i.source.leaf.path: i.statistics for i in self._items if i.statistics is not None}
         reused = frozenset(i.source.leaf.path for i in self._items if i.blob is not None)
-        return Written(manifest, stored_bytes, statistics, reused)
+        return Written(manifest, 0 if writer is None else writer.size_bytes, statistics, reused)
 
     def _measure(self, items: Sequence[Item], writer: RawPackWriter | None) -> None:
         works = [

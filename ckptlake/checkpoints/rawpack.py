@@ -142,6 +142,11 @@ class RawPackWriter:
             raise
 
     @property
+    def data_bytes(self) -> int:
+        """Bytes of the data that was reserved."""
+        return self._end
+
+    @property
     def size_bytes(self) -> int:
         """Bytes of the whole file."""
         return self._header_bytes + self._end

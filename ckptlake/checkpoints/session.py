@@ -141,7 +141,6 @@ class CheckpointSession:
         self._end_fences: Callable[[], None] = _nothing
         self._newest: Manifest | None = None
         self._has_looked = False
-        self._header_bytes: dict[int, int] = {}
 
     def save(self, request: SaveRequest) -> SavedCheckpoint:
         """Save a checkpoint; it is durable on return, or with deferred digests once these are there."""
@@ -277,20 +276,11 @@ class CheckpointSession:
 
         if request.format in (PACKED, "safetensors"):
             folder = "blobs" if request.format == PACKED else "checkpoints"
+            arguments = (self._store, draft, sources, previous, folder)
             if not is_hurried:
-                return PackedSave(self._store, draft, sources, previous, folder).run()
-            save = AppendingSave(
-                self._store,
-                draft,
-                sources,
-                previous,
-                folder,
-                is_deferred=request.digest == "deferred",
-                header_bytes=self._header_bytes.get(len(sources), 0),
-            )
-            written = save.run()
-            self._header_bytes[len(sources)] = save.header_bytes
-            return written
+                return PackedSave(*arguments).run()
+            save = AppendingSave(*arguments)
+            return save.run_deferred() if request.digest == "deferred" else save.run()
         return save_plain(self._store, draft, request.state, sources, get_format(request.format), previous)
 
     def _commit(

@@ -21,7 +21,8 @@ logger = logging.getLogger(__name__)
 _METADATA = "__metadata__"
 _LENGTH = struct.Struct("<Q")
 _MOST_HEADER_BYTES = 1 << 30
-_LIKELY_HEADER_BYTES = 1 << 26
+_MOST_PADDED = 16
+"""How many times as long as need be a header may be for its length to be believed."""
 _UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
 
 
@@ -92,7 +93,7 @@ def make_header(manifest: Manifest, pack: str) -> RawHeader | None:
         return None
     text = manifest.encode().decode().rstrip("\n")
     payload = header(slots, {MANIFEST_KEY: text})
-    if manifest.header_bytes is not None and manifest.header_bytes <= max(_LIKELY_HEADER_BYTES, 4 * len(payload)):
+    if manifest.header_bytes is not None and manifest.header_bytes <= _MOST_PADDED * len(payload):
         payload = header(slots, {MANIFEST_KEY: text}, manifest.header_bytes)
     fields = json.loads(payload[_LENGTH.size :])
     del fields[_METADATA]

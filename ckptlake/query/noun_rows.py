@@ -66,32 +66,28 @@ def value_of(noun: n.Noun, bound: Bind, dialect: Dialect, *, is_alone: bool) -> 
     It is an aggregate even of one row: what is asked of its value, such as a cast, must not reach the rows of others,
     on which it may fail.
     """
-
-    def chosen(function: str, columns: Sequence[str], of: str) -> str:
-        return dialect.chosen(function, columns, "" if is_alone else f"{of} = {bound(n.Const.of(named))}")
-
-    named = noun.name if isinstance(noun, n.Metric) else noun.key
+    of, named = ("metric", noun.name) if isinstance(noun, n.Metric) else ("key", noun.key)
+    mine = "" if is_alone else f"{of} = {bound(n.Const.of(named))}"
     match noun:
         case n.Param(_, kind):
             column = "value" if kind in ("text", "mixed") else "number"
-            found = chosen("any_value", [column], "key")
+            found = dialect.chosen("any_value", [column], mine)
             known = kind_of_param(str(kind))
             return Text(f"CAST({found} AS {dialect.types[known]})" if known in ("bool", "int") else found, known)
         case n.Tag():
-            return Text(chosen("any_value", ["value"], "key"), "text")
-        case n.Metric(name, "at", step):
-            mine = f"metric = {bound(n.Const.of(name))} AND step = {step}"
-            return Text(dialect.chosen("any_value", ["value"], mine), "float")
+            return Text(dialect.chosen("any_value", ["value"], mine), "text")
+        case n.Metric(_, "at", step):
+            return Text(dialect.chosen("any_value", ["value"], f"{mine} AND step = {step}"), "float")
         case n.Metric(_, reading):
-            return _number_of_curve(reading, chosen, dialect)
+            return _number_of_curve(reading, mine, dialect)
 
 
-def _number_of_curve(reading: str, chosen: Callable[[str, Sequence[str], str], str], dialect: Dialect) -> Text:
+def _number_of_curve(reading: str, mine: str, dialect: Dialect) -> Text:
     if reading == "mean":
-        total, points = (chosen("sum", [column], "metric") for column in ("sum", "n - n_nan"))
+        total, points = (dialect.chosen("sum", [column], mine) for column in ("sum", "n - n_nan"))
         return Text(f"{total} / nullif({points}, 0)", "float")
     function, *columns = _READINGS[reading]
-    read = chosen(function, columns, "metric")
+    read = dialect.chosen(function, columns, mine)
     if function == "sum":
         read = f"CAST({read} AS {dialect.types['int']})"
     return Text(read, kind_of_metric(reading))

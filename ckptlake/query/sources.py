@@ -150,15 +150,20 @@ class SourceReader:
     def _open(self, names: Sequence[str]) -> None:
         """Read the logs of tables that have not been read yet, side by side; each takes as long as a small question.
 
-        That of runs is among them: whoever asks for the names that runs have logged will ask about runs next.
+        Where there are several, that of runs is among them: whoever asks for the names that runs have logged will ask
+        about runs next.
         """
-        logs = [self._stores[name].log for name in dict.fromkeys([*names, RUNS.name])]
-        closed = [log for log in logs if not log.is_open and log.exists()]
+        closed = self._closed(names)
         if len(closed) > 1:
+            closed = self._closed(dict.fromkeys([*names, RUNS.name]))
             with ThreadPoolExecutor(len(closed) + 1, thread_name_prefix="ckptlake-open") as threads:
                 meanwhile = threads.submit(self._meanwhile)
                 list(threads.map(DeltaLog.refresh, closed))
                 meanwhile.result()
+
+    def _closed(self, names: Iterable[str]) -> list[DeltaLog]:
+        logs = [self._stores[name].log for name in names]
+        return [log for log in logs if not log.is_open and log.exists()]
 
     def _moments(self, tables: Iterable[str], as_of: int | datetime | None) -> dict[str, int | datetime | None]:
         if not isinstance(as_of, int):

@@ -22,6 +22,7 @@ import ckptlake
 from ckptlake import Lake, Run
 from ckptlake.checkpoints import appending, rawpack, session, store
 from ckptlake.config import Capture
+from ckptlake.integrity.headers import make_header, read_header
 
 SIZES = (0, 1, 3, 16, 64, 1024, 5000, 70_000)
 
@@ -102,10 +103,10 @@ class TestPlaces:
             max_size=4,
         ),
         st.sampled_from(["packed", "safetensors"]),
-        st.sampled_from(["deferred", "sha256"]),
+        st.sampled_from(["deferred", "sha256", "in the background"]),
     )
     def test_every_state_comes_back_and_other_programs_read_its_pack(
-        self, plans: list[dict[str, tuple[int, str, int]]], form: str, digest: str
+        self, plans: list[dict[str, tuple[int, str, int]]], form: str, how: str
     ) -> None:
         from safetensors.numpy import load_file
 
@@ -116,7 +117,10 @@ class TestPlaces:
                     name: np.full(size, fill, kind) if fill else (np.arange(size) % 251).astype(kind)
                     for name, (size, kind, fill) in plan.items()
                 }
-                saved = run.save_checkpoint(state, digest=digest, format=form)
+                if how == "in the background":
+                    saved = run.save_checkpoint(state, async_=True, format=form).wait()
+                else:
+                    saved = run.save_checkpoint(state, digest=how, format=form)
                 loaded = run.load_checkpoint(saved.id, verify="digest")
                 for name, array in state.items():
                     assert loaded[name].dtype == array.dtype
@@ -126,6 +130,12 @@ class TestPlaces:
                     assert pack.stat().st_size == saved.stored_bytes
                     for name, array in load_file(pack).items():
                         assert np.array_equal(array, state[name])
+                    told = read_header(pack)
+                    assert told is not None
+                    assert told.manifest is not None
+                    made = make_header(told.manifest, f"{pack.parent.name}/{pack.stem}")
+                    assert made is None or made.payload == told.payload
+                    assert made is not None or not told.data_bytes
                 with lake.checkpoints.open(saved.id) as opened:
                     reference = run.save_checkpoint(state, format=form)
                     assert lake.checkpoints.get(saved.id).digest == reference.digest
@@ -174,17 +184,22 @@ class TestTheDisk:
         monkeypatch.setattr(store, "sync_file", noting(store.sync_file))
         return names
 
-    def test_the_pack_is_on_it_once_the_digests_are_there(
-        self, lake: Lake, run: Run, synced: list[str], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        may_seal = threading.Event()
+    @pytest.fixture
+    def may_seal(self, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+        """Hold the taking of digests back until it is set."""
+        event = threading.Event()
         real = session.seal
 
         def seal(*given: Any) -> Any:
-            assert may_seal.wait(60)
+            assert event.wait(60)
             return real(*given)
 
         monkeypatch.setattr(session, "seal", seal)
+        return event
+
+    def test_the_pack_is_on_it_once_the_digests_are_there(
+        self, lake: Lake, run: Run, synced: list[str], may_seal: threading.Event
+    ) -> None:
         saved = run.save_checkpoint({"w": torch.randn(1000)}, digest="deferred")
         pack = str(lake.path / "blobs" / f"{saved.id}.safetensors")
         assert lake.checkpoints.get("latest").id == saved.id
@@ -208,15 +223,7 @@ class TestTheDisk:
         assert listed == [True]
         assert saved.digest is not None
 
-    def test_older_ones_go_only_when_it_is(self, lake: Lake, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-        may_seal = threading.Event()
-        real = session.seal
-
-        def seal(*given: Any) -> Any:
-            assert may_seal.wait(60)
-            return real(*given)
-
-        monkeypatch.setattr(session, "seal", seal)
+    def test_older_ones_go_only_when_it_is(self, lake: Lake, run: Run, may_seal: threading.Event) -> None:
         run.retain_checkpoints("latest(1)")
         first = run.save_checkpoint({"w": torch.randn(1000)}, step=1)
         second = run.save_checkpoint({"w": torch.randn(1000)}, step=2, digest="deferred")

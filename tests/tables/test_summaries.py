@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from ckptlake.tables.schemas import METRICS, SUMMARIES
 from ckptlake.tables.sorting import sort_points
-from ckptlake.tables.summaries import merge_summaries, summarise
+from ckptlake.tables.summaries import is_merged, merge_summaries, summarise
 
 NAN, INF = math.nan, math.inf
 
@@ -154,6 +154,16 @@ def test_any_split_into_commits_merges_to_the_same(points: list[Point], data: st
             check(found[key], curve)
             if merged is at_once and is_apart(curve, commit_of):
                 assert found[key]["steps_unique"], "commits one after the other are known to repeat nothing"
+
+
+@given(points=st.lists(POINTS, max_size=20), data=st.data())
+def test_merged_rows_are_known_by_their_order(points: list[Point], data: st.DataObject) -> None:
+    rows = summary(points)
+    assert is_merged(rows)
+    order = data.draw(st.lists(st.integers(0, rows.num_rows - 1)) if rows.num_rows else st.just([]))
+    taken = rows.take(pa.array(order, pa.int64()))
+    curves_in_order = list(zip(taken["run_id"].to_pylist(), taken["metric"].to_pylist(), strict=True))
+    assert is_merged(taken) == (curves_in_order == sorted(set(curves_in_order)))
 
 
 @given(points=st.lists(POINTS, min_size=1, max_size=20))
