@@ -31,6 +31,10 @@ class Curves:
         self._exact: tuple[object, pa.Table] | None = None
         self._repeated: tuple[pa.Table, pa.Table] | None = None
 
+    def read(self, snapshot: Snapshot) -> None:
+        """Read the summaries of a snapshot, for questions to come."""
+        self._merged.rows(snapshot)
+
     def points(self, moment: Moment, wanted: Sequence[Predicates], repeated: pa.Table | None) -> Scan:
         """Return the files and live rows that hold the points wanted."""
         snapshot, summaries = moment.snapshots[METRICS.name], moment.snapshots.get(SUMMARIES.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ckptlake.query import checkpoint_views, views
@@ -12,10 +13,12 @@ from ckptlake.query.scans import POINTS, SCANNED, Scan
 from ckptlake.query.views import ScanShape
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from duckdb import DuckDBPyConnection
 
 _HELD_VIEWS = {**{name: name for name in views.OF_HELD_ROWS}, **views.OF_EVENTS}
 """The table whose rows in memory a view names as `<table>_rows`."""
+_KEPT_DESKS = 4
 
 
 class Desk:
@@ -23,7 +26,8 @@ class Desk:
 
     def __init__(self, cursor: DuckDBPyConnection, shape: Shape, question: Question) -> None:
         self.cursor = cursor
-        self._shape = shape
+        self.shape = shape
+        self._laid: set[str] = set()
         self._files: dict[str, Sequence[str]] = {}
         self._folds = Folds()
         self._kept: dict[str, str] = {}
@@ -33,10 +37,10 @@ class Desk:
     def lay(self, question: Question) -> None:
         """Put the rows and files of a question in the place of those before."""
         sources = question.sources
-        for view in (self._shape.views & _HELD_VIEWS.keys()) - self._shape.kept:
+        for view in (self.shape.views & _HELD_VIEWS.keys()) - self.shape.kept:
             table = _HELD_VIEWS[view]
-            self.cursor.register(f"{table}_rows", sources.rows[table])
-        for name, shape in self._shape.scans:
+            self._put(f"{table}_rows", sources.rows[table])
+        for name, shape in self.shape.scans:
             self._lay_scan(name, shape, sources.scans[name])
         for view, table in question.kept.items():
             if self._kept.get(view) != table:
@@ -44,8 +48,18 @@ class Desk:
                 self._kept[view] = table
         if question.folds != self._folds:
             self._lay_folds(question.folds)
-        if sources.folding is not None and self._shape.has_settled:
-            self.cursor.register(checkpoint_views.RECENT_RUNS, sources.folding.recent_runs)
+        if sources.folding is not None and self.shape.has_settled:
+            self._put(checkpoint_views.RECENT_RUNS, sources.folding.recent_runs)
+
+    def clear(self) -> None:
+        """Take the rows of the last question off, so that they can go; the views stay."""
+        for name in self._laid:
+            self.cursor.unregister(name)
+        self._laid.clear()
+
+    def _put(self, name: str, rows: pa.Table | None) -> None:
+        self.cursor.register(name, rows)
+        self._laid.add(name)
 
     def _lay_folds(self, folds: Folds) -> None:
         for name, table in ((checkpoint_views.SETTLED, folds.settled), (checkpoint_views.RECENT, folds.recent)):
@@ -61,28 +75,59 @@ class Desk:
             self._files[name] = scan.files
         if shape.has_live or not shape.has_files:
             live = scan.live
-            self.cursor.register(table.live, table.spec.schema.empty_table() if live is None else live)
+            self._put(table.live, table.spec.schema.empty_table() if live is None else live)
         if shape.has_repeats:
-            self.cursor.register(table.repeated, scan.repeated)
+            self._put(table.repeated, scan.repeated)
 
     def _create_views(self) -> None:
-        wanted, scans = self._shape.views, dict(self._shape.scans)
+        wanted, scans = self.shape.views, dict(self.shape.scans)
         if "metrics_raw" in wanted:
             self._create("metrics_raw", views.scanned_rows(POINTS, scans[POINTS.name]))
         for name in wanted & scans.keys():
             self._create(name, views.newest_rows(SCANNED[name], scans[name]))
         if "checkpoints" in wanted:
-            self._create("checkpoints", checkpoint_views.checkpoints(has_settled=self._shape.has_settled))
+            self._create("checkpoints", checkpoint_views.checkpoints(has_settled=self.shape.has_settled))
         for name in wanted & views.OF_EVENTS.keys():
             self._create(name, views.raw_rows(views.OF_EVENTS[name]))
         for name, text in views.OF_HELD_ROWS.items():
-            if name in wanted and name not in self._shape.kept:
+            if name in wanted and name not in self.shape.kept:
                 self._create(name, text())
         if "runs_wide" in wanted:
             self._create("runs_wide", views.runs_wide(wide_columns(self.cursor)))
 
     def _create(self, name: str, text: str) -> None:
         self.cursor.execute(f"CREATE OR REPLACE TEMP VIEW {quote(name)} AS {text}")
+
+
+class Desks:
+    """Desks of one DuckDB that nobody sits at, each with the name of whose rows still lie on it."""
+
+    def __init__(self) -> None:
+        self._free: dict[Shape, list[tuple[Desk, str]]] = {}
+
+    def take(self, shape: Shape) -> Desk | None:
+        """Return a desk that nobody sits at, or None."""
+        try:
+            return self._free[shape].pop()[0]
+        except (KeyError, IndexError):
+            return None
+
+    def give_back(self, desk: Desk, owner: str) -> None:
+        """Keep a desk for the next question, or clear it away if there are enough."""
+        if len(self._free.setdefault(desk.shape, [])) < _KEPT_DESKS:
+            self._free[desk.shape].append((desk, owner))
+        else:
+            desk.cursor.close()
+
+    def clear(self, owner: str) -> None:
+        """Take the rows of one owner off all desks; may be called in the middle of any other call."""
+        for free in list(self._free.values()):
+            for desk, last in list(free):
+                if last == owner:
+                    with suppress(ValueError):  # somebody else took it and has laid rows of their own
+                        free.remove((desk, last))
+                        desk.clear()
+                        free.append((desk, ""))
 
 
 def wide_columns(cursor: DuckDBPyConnection) -> views.WideColumns:

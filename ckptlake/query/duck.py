@@ -19,7 +19,7 @@ import ckptlake
 from ckptlake.errors import DamagedTableError, QueryError
 from ckptlake.query import views
 from ckptlake.query.answers import Answer, text_of
-from ckptlake.query.desks import Desk
+from ckptlake.query.desks import Desk, Desks
 from ckptlake.query.folded import KEPT_VIEWS, SCHEMA, KeptTables, create_folded, lent_folds, lent_views
 from ckptlake.query.history import Folding
 from ckptlake.query.names import quote
@@ -39,61 +39,53 @@ _SETTINGS = (
 )
 _HARMLESS = {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN}
 _PARSED_QUERIES = 256
-_KEPT_DESKS = 4
 _ANY_VALUES = "any values"
 _numbers = itertools.count(1)
 _starting = threading.Lock()
-_started: tuple[int, DuckDBPyConnection] | None = None
+_started: tuple[int, _Database] | None = None
+_known_needs: dict[tuple[str, str | None], Needs | None] = {}
+
+
+class _Database:
+    """One DuckDB: a connection that is used to make others, and desks for questions of all that use it."""
+
+    def __init__(self) -> None:
+        self.connection = new_connection()
+        self.desks = Desks()
 
 
 class _Workplace:
-    """Where one lake's questions are answered: a connection, tables of its own, and desks for more questions.
+    """Where one lake's questions are answered: a connection, tables of its own, and desks shared with others.
 
     Args:
-        connection: a connection to a DuckDB that others may use too.
+        database: a DuckDB that others may use too.
     """
 
-    def __init__(self, connection: DuckDBPyConnection) -> None:
+    def __init__(self, database: _Database) -> None:
+        self.connection = connection = database.connection.cursor()
         self.schema = schema = f"{SCHEMA}_{next(_numbers)}"
         connection.execute(f"CREATE SCHEMA {schema}")
-        weakref.finalize(self, _drop_schema, connection, schema, os.getpid()).atexit = False
-        self.connection = connection
+        weakref.finalize(self, _leave, database, connection, schema, os.getpid()).atexit = False
         self.settled = KeptTables(f"{schema}.settled", connection.cursor)
         self.recent = KeptTables(f"{schema}.recent", connection.cursor)
         self.views = {view: KeptTables(f"{schema}.{view}", connection.cursor) for view in KEPT_VIEWS}
-        self.desks: dict[Shape, list[Desk]] = {}
-
-    def take(self, shape: Shape) -> Desk | None:
-        """Return a desk that nobody sits at, or None."""
-        try:
-            return self.desks[shape].pop()
-        except (KeyError, IndexError):
-            return None
-
-    def give_back(self, shape: Shape, desk: Desk) -> None:
-        """Keep a desk for the next question, or clear it away if there are enough."""
-        if len(self.desks.setdefault(shape, [])) < _KEPT_DESKS:
-            self.desks[shape].append(desk)
-        else:
-            desk.cursor.close()
+        self.database = database
 
 
 class Engine:
     """Answers the questions of one lake; each gets a desk: a cursor with the views it needs.
 
     Making views costs as much as a small answer, so desks of the common views are kept for the next question
-    of the same shape; it lays its own rows and files on them. To start a DuckDB takes longer still, so all lakes
-    of a process share one, until somebody runs a statement that others might notice: that lake gets its own.
+    of the same shape, of whatever lake; it lays its own rows and files on them. To start a DuckDB takes longer still,
+    so all lakes of a process share one, until somebody runs a statement that others might notice: that lake gets its
+    own.
     """
 
     def __init__(self) -> None:
         self._place: _Workplace | None = None
-        self._own: DuckDBPyConnection | None = None
+        self._own: _Database | None = None
         self._lock = threading.Lock()
-        self._parse = lru_cache(maxsize=_PARSED_QUERIES)(self._parsed)
-        self._judge = lru_cache(maxsize=_PARSED_QUERIES)(self._judged)
         self._is_altered = False
-        self._needs: dict[tuple[str, str | None], Needs | None] = {}
 
     def connect(self) -> None:
         """Start DuckDB, which takes longer than a small answer, unless it has been."""
@@ -102,22 +94,22 @@ class Engine:
     def _workplace(self) -> _Workplace:
         with self._lock:
             if self._place is None:
-                self._place = _Workplace(_cursor_of_process())
+                self._place = _Workplace(_database_of_process())
             return self._place
 
-    def _own_connection(self) -> DuckDBPyConnection:
+    def _own_database(self) -> _Database:
         """Return the DuckDB of this lake alone."""
         with self._lock:
             if self._own is None:
-                self._own = new_connection()
+                self._own = _Database()
             return self._own
 
     def _move_out(self) -> None:
         """Answer from now on in a DuckDB of this lake alone."""
-        own = self._own_connection()
+        own = self._own_database()
         with self._lock:
             self._is_altered = True
-            self._place = _Workplace(own.cursor())
+            self._place = _Workplace(own)
 
     def needs(self, query: str, values: Mapping[str, object]) -> Needs | None:
         """Return which views `query` reads and which rows of scanned tables, or None where only running it would tell.
@@ -127,28 +119,22 @@ class Engine:
         """
         bound = text_of(values)
         for known in ((query, _ANY_VALUES), (query, bound)):
-            if known in self._needs:
-                return self._needs[known]
+            if known in _known_needs:
+                return _known_needs[known]
         try:
-            tree = self._parse(query)
+            tree = _parsed(query)
             needs = None if tree.get("error") else read_needs(tree, values)
             depends_on_values = needs is not None and any(needs.alternatives.values())
             told = bound if depends_on_values else _ANY_VALUES
             if told is not None:
-                if len(self._needs) >= _PARSED_QUERIES:
-                    self._needs.clear()
-                self._needs[query, told] = needs
+                if len(_known_needs) >= _PARSED_QUERIES:
+                    _known_needs.clear()
+                _known_needs[query, told] = needs
             return needs
         except duckdb.Error as error:
             raise QueryError(_explanation(error)) from error
         except RecursionError:
             return None
-
-    def _parsed(self, query: str) -> dict[str, Any]:
-        with self._workplace().connection.cursor() as cursor:
-            rows = cursor.execute("SELECT json_serialize_sql($1)", [query]).fetchall()
-        tree: dict[str, Any] = json.loads(rows[0][0])
-        return tree
 
     def versions(self) -> dict[str, str]:
         """Return what computes the answers, with versions."""
@@ -161,13 +147,7 @@ class Engine:
 
     def is_repeatable(self, query: str) -> bool:
         """Return whether `query` has the same answer whenever it is asked of the same rows, as far as is known."""
-        return not self._is_altered and self._judge(query)
-
-    def _judged(self, query: str) -> bool:
-        try:
-            return is_repeatable(self._parse(query))
-        except RecursionError:
-            return False
+        return not self._is_altered and _is_repeatable(query)
 
     def answer(
         self, query: str, values: Mapping[str, object], sources: Sources, wanted: frozenset[str], *, reads_only: bool
@@ -199,7 +179,7 @@ class Engine:
 
     def relation(self, answer: Answer) -> DuckDBPyRelation:
         """Return an answer as a relation in a DuckDB that no other lake uses."""
-        relation = self._own_connection().cursor().from_arrow(answer.rows)
+        relation = self._own_database().connection.cursor().from_arrow(answer.rows)
         return _with_whole_numbers(relation, answer.kinds) if "HUGEINT" in answer.kinds else relation
 
     def _may_alter(self, query: str) -> bool:
@@ -221,11 +201,11 @@ class Engine:
 def _answered(
     place: _Workplace, query: str, values: Mapping[str, object], question: Question, *, reads_only: bool
 ) -> Answer:
-    shape = Shape.of(question)
+    database, shape = place.database, Shape.of(question)
     may_be_kept = reads_only and "runs_wide" not in question.wanted
-    desk = place.take(shape) if may_be_kept else None
+    desk = database.desks.take(shape) if may_be_kept else None
     if desk is None:
-        desk = Desk(place.connection.cursor(), shape, question)
+        desk = Desk(database.connection.cursor(), shape, question)
     else:
         desk.lay(question)
     try:
@@ -234,25 +214,43 @@ def _answered(
         desk.cursor.close()
         raise
     if may_be_kept:
-        place.give_back(shape, desk)
+        database.desks.give_back(desk, place.schema)
     else:
         desk.cursor.close()
     return found
 
 
-def _cursor_of_process() -> DuckDBPyConnection:
-    """Return a connection to the DuckDB that the lakes of this process share; threads do not survive a fork."""
+@lru_cache(maxsize=_PARSED_QUERIES)
+def _parsed(query: str) -> dict[str, Any]:
+    """Return the tree of a query, which must not be changed."""
+    with _database_of_process().connection.cursor() as cursor:
+        rows = cursor.execute("SELECT json_serialize_sql($1)", [query]).fetchall()
+    tree: dict[str, Any] = json.loads(rows[0][0])
+    return tree
+
+
+@lru_cache(maxsize=_PARSED_QUERIES)
+def _is_repeatable(query: str) -> bool:
+    try:
+        return is_repeatable(_parsed(query))
+    except RecursionError:
+        return False
+
+
+def _database_of_process() -> _Database:
+    """Return the DuckDB that the lakes of this process share; threads do not survive a fork."""
     global _started
     with _starting:
         if _started is None or _started[0] != os.getpid():
-            _started = (os.getpid(), new_connection())
-        return _started[1].cursor()
+            _started = (os.getpid(), _Database())
+        return _started[1]
 
 
-def _drop_schema(connection: DuckDBPyConnection, schema: str, pid: int) -> None:
-    """Let go of the tables of a lake that nobody has a handle of any more; a forked child has only a dead copy."""
+def _leave(database: _Database, connection: DuckDBPyConnection, schema: str, pid: int) -> None:
+    """Let go of what a lake left that nobody has a handle of any more; a forked child has only a dead copy."""
     if os.getpid() == pid:
         with suppress(duckdb.Error):  # a question that was interrupted may hold them: they go with the process then
+            database.desks.clear(schema)
             connection.execute(f"DROP SCHEMA {schema} CASCADE")
         connection.close()
 

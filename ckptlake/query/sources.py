@@ -5,24 +5,26 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ckptlake.errors import DamagedTableError
 from ckptlake.query.curves import Curves, RunPoints
 from ckptlake.query.held import HeldTable
 from ckptlake.query.history import CheckpointHistory, Folding, HistoryRows
 from ckptlake.query.moments import LiveRows, Moment
 from ckptlake.query.scans import SCANNED, Scan
 from ckptlake.query.tensors import Tensors
-from ckptlake.tables.delta import DeltaLog
 from ckptlake.tables.schemas import CHECKPOINTS, METRICS, RUNS, SUMMARIES, TABLES, TENSORS, VERIFICATIONS
 from ckptlake.tables.snapshot import Predicates, Snapshot
 from ckptlake.tables.store import TableStore
 
 logger = logging.getLogger(__name__)
+_FEW_BYTES = 2**22
 _HISTORY = (CHECKPOINTS.name, VERIFICATIONS.name)
 Alternatives = Mapping[str, Sequence[Predicates]]
 """For scanned tables, conditions on rows of which each row needed fulfils one."""
@@ -148,22 +150,31 @@ class SourceReader:
         return Moment({name: self._stores[name].snapshot(moments[name], writers) for name in ordered}, live)
 
     def _open(self, names: Sequence[str]) -> None:
-        """Read the logs of tables that have not been read yet, side by side; each takes as long as a small question.
+        """Read tables that have not been read yet, side by side; each takes as long as a small question.
 
         Where there are several, that of runs is among them: whoever asks for the names that runs have logged will ask
         about runs next.
         """
-        closed = self._closed(names)
-        if len(closed) > 1:
+        if len(self._closed(names)) > 1:
             closed = self._closed(dict.fromkeys([*names, RUNS.name]))
             with ThreadPoolExecutor(len(closed) + 1, thread_name_prefix="ckptlake-open") as threads:
                 meanwhile = threads.submit(self._meanwhile)
-                list(threads.map(DeltaLog.refresh, closed))
+                list(threads.map(self._open_one, closed))
                 meanwhile.result()
 
-    def _closed(self, names: Iterable[str]) -> list[DeltaLog]:
-        logs = [self._stores[name].log for name in names]
-        return [log for log in logs if not log.is_open and log.exists()]
+    def _closed(self, names: Iterable[str]) -> list[str]:
+        logs = {name: self._stores[name].log for name in names}
+        return [name for name, log in logs.items() if not log.is_open and log.exists()]
+
+    def _open_one(self, name: str) -> None:
+        """Read the log of a table, and its rows where they are few; who needs damaged ones will hear of it then."""
+        snapshot = self._stores[name].snapshot()
+        if name not in SCANNED and snapshot.size_bytes <= _FEW_BYTES:
+            with suppress(DamagedTableError):
+                if name in self._held:
+                    self._held[name].files(snapshot)
+                else:
+                    self._curves.read(snapshot)
 
     def _moments(self, tables: Iterable[str], as_of: int | datetime | None) -> dict[str, int | datetime | None]:
         if not isinstance(as_of, int):

@@ -61,6 +61,11 @@ class Snapshot:
     def num_files(self) -> int:
         return int(self.actions.num_rows)
 
+    @property
+    def size_bytes(self) -> int:
+        """The size of all files together."""
+        return int(pc.sum(self.actions.column("size_bytes")).as_py() or 0) if self.num_files else 0
+
     @cached_property
     def digest(self) -> str:
         """A SHA-256 of the names of all files; no two files ever have one name, so it tells rows from others."""

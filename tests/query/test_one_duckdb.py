@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from quiet_lakes import quiet
 import ckptlake
 from ckptlake import Capture, Lake, QueryError
 from ckptlake.query import duck
+from ckptlake.query.desks import Desk
+
+put = Desk._put
 
 
 def new_lake(path: Path, run_id: str) -> Lake:
@@ -30,7 +34,7 @@ def lakes(tmp_path: Path) -> Iterator[tuple[Lake, Lake]]:
 
 
 def schemas() -> set[str]:
-    with duck._cursor_of_process() as cursor:
+    with duck._database_of_process().connection.cursor() as cursor:
         rows = cursor.execute("SELECT schema_name FROM duckdb_schemas() WHERE NOT internal").fetchall()
     return {name for (name,) in rows}
 
@@ -39,6 +43,26 @@ def test_only_one_is_started(lakes: tuple[Lake, Lake], monkeypatch: pytest.Monke
     lakes[0].runs.to_dicts()
     monkeypatch.setattr(duck, "new_connection", lambda: pytest.fail("another DuckDB was started"))
     assert [row["run_id"] for row in lakes[1].runs.to_dicts()] == ["second"]
+
+
+def test_views_made_for_one_lake_serve_the_next(lakes: tuple[Lake, Lake], monkeypatch: pytest.MonkeyPatch) -> None:
+    query = "SELECT run_id FROM runs JOIN tags USING (run_id) RIGHT JOIN runs AS again USING (run_id)"
+    assert lakes[0].sql(query).fetchall() == [("first",)]
+    monkeypatch.setattr(Desk, "_create_views", lambda desk: pytest.fail("the views were made again"))
+    assert lakes[1].sql(query).fetchall() == [("second",)]
+
+
+def test_the_rows_of_a_lake_that_nobody_uses_any_more_are_let_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(Desk, "_put", lambda desk, name, rows: asked.append(weakref.ref(rows)) or put(desk, name, rows))
+    with new_lake(tmp_path / "lake", "only") as lake:
+        assert lake.sql("SELECT run_id FROM runs JOIN params USING (run_id)").fetchall() == [("only",)]
+    assert any(rows() is not None for rows in asked)
+    del lake
+    gc.collect()
+    assert all(rows() is None for rows in asked)
 
 
 def test_each_lake_sees_its_own_rows_however_often_they_ask_in_turn(lakes: tuple[Lake, Lake]) -> None:

@@ -13,8 +13,9 @@ import deltalake
 import pytest
 
 import ckptlake
+from ckptlake import metric, param
 from ckptlake.config import Capture
-from ckptlake.errors import InvalidInputError, VersionNotFoundError
+from ckptlake.errors import DamagedTableError, InvalidInputError, VersionNotFoundError
 from ckptlake.lake import Lake
 from ckptlake.tables.compaction import compact
 
@@ -228,3 +229,14 @@ def test_reading_needs_no_permission_to_write_and_starts_no_thread(
         assert other.sql("SELECT value FROM metrics").fetchall() == [(1.0,)]
         assert threading.active_count() == threads
     assert sorted(str(path) for path in Path(lake.path).rglob("*")) == before
+
+
+def test_damaged_rows_concern_only_the_questions_that_need_them(lake: Lake) -> None:
+    busy_run(lake).finish()
+    (damaged,) = (lake.path / "tables" / "params").glob("**/part-*.parquet")
+    damaged.write_bytes(b"PAR1 no longer PAR1")
+    with ckptlake.open(lake.path, create=False) as other:
+        assert other.runs.count() == 1
+        with pytest.raises(DamagedTableError, match="params"):
+            other.runs.where(param("lr") < 2).count()
+        assert other.runs.where(metric("m").min() == 0.0).count() == 1
