@@ -4,6 +4,7 @@
 
     CkptlakeError
     ├── InvalidInputError      a value that cannot be accepted (also a ValueError)
+    │   └── NotEnoughDataError too few values for what was asked of them
     ├── RequirementError       a run breaks what its experiment requires
     ├── ParamChangedError      a parameter already has another value
     ├── RunClosedError         a call on a run that has ended
@@ -37,6 +38,10 @@ class CkptlakeError(Exception):
 
 class InvalidInputError(CkptlakeError, ValueError):
     """A value that cannot be accepted; the message names it and what is accepted."""
+
+
+class NotEnoughDataError(InvalidInputError):
+    """Too few values for what was asked of them; the message names how many there are and how many it takes."""
 
 
 class RequirementError(CkptlakeError):

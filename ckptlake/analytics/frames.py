@@ -1,0 +1,130 @@
+"""Frames as they come: columns found by name, values told apart from what is missing or not finite."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import TypeAlias
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ckptlake.errors import InvalidInputError
+
+Floats: TypeAlias = NDArray[np.float64]
+Columns: TypeAlias = str | Sequence[str]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """The values of one configuration.
+
+    Attributes:
+        label: its name, made of the columns that it was grouped by.
+        values: float64, shape (n,), all finite, in the order of the frame.
+        n_missing: how many values were null.
+        n_nonfinite: how many were NaN or infinite; runs that diverged are among these.
+    """
+
+    label: str
+    values: Floats
+    n_missing: int = 0
+    n_nonfinite: int = 0
+
+    @property
+    def n(self) -> int:
+        return len(self.values)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was left out, in words; empty if nothing was."""
+        told = ((self.n_missing, "missing"), (self.n_nonfinite, "NaN or infinite"))
+        found = " and ".join(f"{count:,} {what}" for count, what in told if count)
+        return (f"{self.label}: left out {found} of {self.n + self.n_missing + self.n_nonfinite:,} values",) * bool(
+            found
+        )
+
+
+def names(columns: Columns) -> tuple[str, ...]:
+    """Return one or several column names as a tuple.
+
+    >>> names("lr"), names(["lr", "seed"])
+    (('lr',), ('lr', 'seed'))
+    """
+    return (columns,) if isinstance(columns, str) else tuple(columns)
+
+
+def check_columns(frame: pl.DataFrame, columns: Iterable[str]) -> None:
+    """Raise where a frame lacks a column, with the nearest names.
+
+    Raises:
+        InvalidInputError: it is no Polars frame, or lacks a column.
+    """
+    if not isinstance(frame, pl.DataFrame):
+        raise InvalidInputError(
+            f"a Polars DataFrame is needed, got {type(frame).__name__}: convert with pl.from_arrow, "
+            "pl.from_pandas or query.to_polars()"
+        )
+    for name in columns:
+        if name not in frame.columns:
+            near = get_close_matches(name, frame.columns, n=3)
+            hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else f"; it has {', '.join(frame.columns)}"
+            raise InvalidInputError(f"the frame has no column {name!r:.100}{hint}")
+
+
+def floats(frame: pl.DataFrame, column: str) -> Floats:
+    """Return a numeric or boolean column as float64, nulls as NaN.
+
+    Raises:
+        InvalidInputError: the column is missing or holds no numbers.
+    """
+    check_columns(frame, [column])
+    kind = frame.schema[column]
+    if not (kind.is_numeric() or kind in (pl.Boolean, pl.Null)):
+        raise InvalidInputError(f"the column {column!r:.100} holds {kind}, not numbers: cast it first")
+    return frame[column].cast(pl.Float64).fill_null(float("nan")).to_numpy().astype(np.float64, copy=False)
+
+
+def sample(frame: pl.DataFrame, value: str, label: str) -> Sample:
+    """Return the values of a column as one sample.
+
+    Raises:
+        InvalidInputError: the column is missing or holds no numbers.
+    """
+    found = floats(frame, value)
+    n_missing = frame[value].null_count()
+    finite = found[np.isfinite(found)]
+    return Sample(label, finite, n_missing, len(found) - len(finite) - n_missing)
+
+
+def samples(frame: pl.DataFrame, value: str, by: Columns) -> tuple[Sample, ...]:
+    """Return the values of each configuration, in the order in which configurations first appear.
+
+    Args:
+        frame: one row a run.
+        value: the column with the values.
+        by: the columns that tell configurations apart.
+
+    Raises:
+        InvalidInputError: a column is missing, or holds no numbers where numbers are needed.
+
+    Example:
+        >>> frame = pl.DataFrame({"lr": [0.1, 0.1, 0.2], "loss": [1.0, 2.0, float("nan")]})
+        >>> [(found.label, found.n, found.n_nonfinite) for found in samples(frame, "loss", by="lr")]
+        [('lr=0.1', 2, 0), ('lr=0.2', 0, 1)]
+    """
+    keys = names(by)
+    check_columns(frame, [*keys, value])
+    parts = frame.partition_by(keys, maintain_order=True, as_dict=True)
+    return tuple(sample(part, value, label_of(keys, key)) for key, part in parts.items())
+
+
+def label_of(keys: Sequence[str], values: Sequence[object]) -> str:
+    """Return the name of a configuration.
+
+    >>> label_of(["lr", "opt"], [0.1, "adam"])
+    'lr=0.1, opt=adam'
+    """
+    return ", ".join(f"{key}={value}" for key, value in zip(keys, values, strict=True))
