@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
     from ckptlake.config import Settings
+    from ckptlake.query.analysis import Analysis
     from ckptlake.query.asking import Asking
     from ckptlake.query.builder import Query
     from ckptlake.query.cache import ResultCache
@@ -39,6 +40,11 @@ class Reading:
     def runs(self) -> Query:
         """All runs, one row each, to ask of: ``lake.runs.where(param("lr") < 1e-3).best("val/loss")``."""
         return self._query("runs")
+
+    @property
+    def analysis(self) -> Analysis:
+        """What can be asked about the results of all runs: ``lake.analysis.compare("val/loss", by="lr")``."""
+        return self.runs.analyze()
 
     @property
     def metrics(self) -> Query:

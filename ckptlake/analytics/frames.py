@@ -15,6 +15,8 @@ from ckptlake.errors import InvalidInputError
 
 Floats: TypeAlias = NDArray[np.float64]
 Columns: TypeAlias = str | Sequence[str]
+CONFIGURATION = "configuration"
+"""The column in which `group_by_all_except` names the configuration of each run."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -122,9 +124,11 @@ def samples(frame: pl.DataFrame, value: str, by: Columns) -> tuple[Sample, ...]:
 
 
 def label_of(keys: Sequence[str], values: Sequence[object]) -> str:
-    """Return the name of a configuration.
+    """Return the name of a configuration; a column `configuration` holds such names already.
 
-    >>> label_of(["lr", "opt"], [0.1, "adam"])
-    'lr=0.1, opt=adam'
+    >>> label_of(["lr", "opt"], [0.1, "adam"]), label_of(["configuration"], ["lr=0.1"])
+    ('lr=0.1, opt=adam', 'lr=0.1')
     """
+    if tuple(keys) == (CONFIGURATION,):
+        return str(values[0])
     return ", ".join(f"{key}={value}" for key, value in zip(keys, values, strict=True))

@@ -15,7 +15,7 @@ from ckptlake.query.expressions import Expr, as_expr, as_order
 from ckptlake.query.picture import SHOWN_ROWS, as_html
 from ckptlake.query.session import AsOf, Session
 from ckptlake.query.showing import shown
-from ckptlake.query.vocabulary import col, count, metric, param, row_number
+from ckptlake.query.vocabulary import col, count, metric, param
 from ckptlake.types import Direction
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyRelation
     from polars import DataFrame, LazyFrame
 
+    from ckptlake.query.analysis import Analysis
     from ckptlake.query.explanation import Explanation
 
 _MOST_PIVOTED = 200
@@ -223,13 +224,9 @@ class Query(Elsewhere):
         rows = self._points(metrics)
         if every is None and points is None:
             return rows.order_by("run_id", "metric", "step")
-        if every is not None:
-            bucket = col("step") // positive("every", every)
-        else:
-            buckets = max(1, positive("points", points) // 2)
-            low, high = (getattr(col("step"), which)().over("run_id", "metric") for which in ("min", "max"))
-            bucket = ((col("step") - low) * buckets) // (high - low + 1)
-        return _thinned(rows.with_columns(_bucket=bucket))
+        from ckptlake.query.thinning import bucket_of, thinned
+
+        return thinned(rows.with_columns(_bucket=bucket_of(every, points)))
 
     def at_best(self, metric_name: str, *, direction: Direction | None = None) -> Query:
         """Return the values of all metrics of these runs at the step where one metric is best."""
@@ -263,6 +260,16 @@ class Query(Elsewhere):
         if self._table != n.View("runs"):
             rows = rows.join(self.select("run_id"), on="run_id", how="semi")
         return rows.select("experiment", "run_id", "metric", "step", "ts", "value")
+
+    def analyze(self) -> Analysis:
+        """Return what can be asked about the results of these runs: statistics, comparison, trends and forecasts.
+
+        Raises:
+            InvalidInputError: the query has no column `run_id`.
+        """
+        from ckptlake.query.analysis import Analysis
+
+        return Analysis(self)
 
     # -- answers
 
@@ -374,20 +381,6 @@ class Grouped:
     def count(self) -> Query:
         """Return one row a group with how many rows it has."""
         return self.agg(count())
-
-
-def _thinned(rows: Query) -> Query:
-    """Keep of each bucket the lowest point, the highest, and the first that is NaN."""
-    curve = ("run_id", "metric", "_bucket")
-    value = col("value")
-    numbers = value.is_nan()
-    placed = rows.with_columns(
-        _low=row_number().over(*curve, order_by=[numbers, value, "step"]),
-        _high=row_number().over(*curve, order_by=[numbers, value.desc(), "step"]),
-        _nan=row_number().over(*curve, order_by=[numbers.desc(), "step"]),
-    )
-    kept = placed.where((col("_low") == 1) | (col("_high") == 1) | ((col("_nan") == 1) & numbers))
-    return kept.drop("_bucket", "_low", "_high", "_nan").order_by("run_id", "metric", "step")
 
 
 def _query(value: object) -> Query:

@@ -96,7 +96,7 @@ def test_the_scan_sees_imports() -> None:
         ("duckdb", {"query/duck.py"}),
         ("torch", within("checkpoints/formats")),
         ("pandas", set()),
-        ("polars", {"checkpoints/comparison.py", *within("analytics")}),
+        ("polars", {"checkpoints/comparison.py", *within("analytics"), *within("query/analysis")}),
         *((name, within("analytics")) for name in ("scipy", "statsmodels", "sklearn", "optuna", "ruptures")),
         ("pyspark", {"query/spark.py"}),
         ("fcntl", {"_internal/locks.py"}),

@@ -1,0 +1,71 @@
+"""What one test says of samples, and the words that name tests, directions and alternatives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ckptlake.analytics.frames import Floats
+from ckptlake.analytics.results import Interval
+from ckptlake.errors import InvalidInputError, NotEnoughDataError
+
+Direction: TypeAlias = Literal["min", "max"]
+Alternative: TypeAlias = Literal["two-sided", "less", "greater"]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one test says.
+
+    Attributes:
+        method: the test, in words.
+        statistic: its statistic; infinite where values do not vary at all, None where it cannot be made.
+        p_value: the chance of a statistic at least as far out if nothing differed; None where it cannot be told.
+        df: the degrees of freedom, or None where the test has none.
+        estimate: the difference or location that is tested, in the unit of the values, or None.
+        interval: where that lies, or None.
+        notes: what a reader must know.
+    """
+
+    method: str
+    statistic: float | None
+    p_value: float | None
+    df: float | None = None
+    estimate: float | None = None
+    interval: Interval | None = None
+    notes: tuple[str, ...] = ()
+
+
+def finite_values(values: ArrayLike, *, least: int, of: str = "the sample") -> Floats:
+    """Return values as a float64 array of one dimension.
+
+    Raises:
+        InvalidInputError: a value is NaN or infinite, or there is not one dimension.
+        NotEnoughDataError: there are fewer than `least`.
+    """
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != 1:
+        raise InvalidInputError(f"{of} has shape {array.shape}: one dimension is needed")
+    n_nonfinite = int((~np.isfinite(array)).sum())
+    if n_nonfinite:
+        raise InvalidInputError(
+            f"{of} has {n_nonfinite:,} values that are NaN or infinite: count and leave them out first"
+        )
+    if len(array) < least:
+        raise NotEnoughDataError(
+            f"{of} has {len(array)} values, at least {least} are needed: repeat it with other seeds"
+        )
+    return array
+
+
+def check_direction(direction: str) -> None:
+    """Raise where a direction is neither ``"min"`` nor ``"max"``.
+
+    Raises:
+        InvalidInputError: it is neither.
+    """
+    if direction not in get_args(Direction):
+        raise InvalidInputError(f"direction is {direction!r:.100}: 'min' where lower is better, 'max' where higher is")

@@ -1,0 +1,155 @@
+"""The probability that a run of one algorithm beats a run of another, after Agarwal et al. (2021)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+
+import numpy as np
+import polars as pl
+
+from ckptlake.analytics.charts import Axis, Chart, interval_chart
+from ckptlake.analytics.frames import Floats
+from ckptlake.analytics.results import Result
+from ckptlake.analytics.statistics.resampling import RESAMPLES, check_level, counted, interval_of
+from ckptlake.analytics.statistics.scores import Direction, check_direction, scores_named, scores_of
+from ckptlake.analytics.wording import number, plural
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ProbabilityOfImprovement(Result):
+    """How likely a run of one algorithm beats a run of another, on average over tasks.
+
+    Attributes:
+        first: the algorithm that may be better.
+        second: the one that it is compared with.
+        probability: between 0 and 1; 0.5 where neither tends to be better.
+        by_task: the same on each task.
+    """
+
+    first: str
+    second: str
+    probability: float
+    by_task: Mapping[str, float]
+
+    def sentence(self) -> str:
+        return (
+            f"A run of {self.first} beats one of {self.second} with probability {number(self.probability, 3)} "
+            f"({self.interval}), on average over {plural(len(self.by_task), 'task')}."
+        )
+
+    def chart(self) -> Chart:
+        rows = [
+            {"task": task, "probability": share, "low": share, "high": share} for task, share in self.by_task.items()
+        ]
+        return interval_chart(
+            f"Probability that {self.first} beats {self.second}",
+            [{"task": "all tasks", **self.row()}, *rows],
+            label="task",
+            value=Axis("probability", "probability of improvement"),
+            low="low",
+            high="high",
+            reference=0.5,
+        )
+
+
+def probability_above(first: Floats, second: Floats) -> float:
+    """Return the share of pairs in which a value of the first is larger than one of the second, ties counted half.
+
+    It is the statistic of Mann and Whitney (1947) over the number of pairs.
+
+    Args:
+        first: float64, shape (n,).
+        second: float64, shape (m,).
+
+    Example:
+        >>> probability_above(np.array([2.0, 3.0]), np.array([1.0, 2.0]))
+        0.875
+    """
+    return float(_wins(first, second).mean())
+
+
+def probability_of_improvement(
+    frame: pl.DataFrame,
+    value: str,
+    *,
+    by: str,
+    task: str,
+    first: object,
+    second: object,
+    direction: Direction,
+    level: float = 0.95,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> ProbabilityOfImprovement:
+    """Return how likely a run of one algorithm beats one of another on the same task, on average over tasks.
+
+    It says how often, not by how much: tell it together with an effect in the unit of the scores. Scores need not be
+    comparable between tasks. The interval resamples the runs of both within tasks.
+
+    Args:
+        frame: one row a run.
+        value: the column with the scores.
+        by: the column with the algorithm or configuration.
+        task: the column with the task, data set or size.
+        first: the algorithm that may be better, as it stands in the column `by`.
+        second: the one that it is compared with.
+        direction: ``"max"`` where large scores are good, ``"min"`` where small ones are.
+        level: the confidence, between 0 and 1.
+        resamples: how many samples are drawn.
+        seed: of the generator.
+
+    Raises:
+        NotEnoughDataError: an algorithm has fewer than two finite scores on a task.
+        InvalidInputError: a column is missing or holds no numbers, or there is no such algorithm.
+
+    Example:
+        >>> frame = pl.DataFrame(
+        ...     {"alg": list("aabb"), "task": ["x"] * 4, "loss": [3.1, 3.2, 3.3, 3.4]}
+        ... )
+        >>> found = probability_of_improvement(
+        ...     frame, "loss", by="alg", task="task", first="a", second="b", direction="min"
+        ... )
+        >>> found.probability
+        1.0
+    """
+    check_direction(direction)
+    check_level(level)
+    scores = scores_of(frame, value, by=by, task=task)
+    pair = scores_named(scores, first), scores_named(scores, second)
+    sign = 1.0 if direction == "max" else -1.0
+    wins = {name: _wins(sign * pair[0].by_task[name], sign * pair[1].by_task[name]) for name in pair[0].by_task}
+    by_task = {name: float(each.mean()) for name, each in wins.items()}
+    draws = _resampled_wins(list(wins.values()), resamples, seed)
+    interval = interval_of(draws, level, f"stratified bootstrap, {resamples:,} resamples")
+    return ProbabilityOfImprovement(
+        n=pair[0].n + pair[1].n,
+        method=f"share of pairs won within tasks, ties half, averaged over tasks; {interval.method}",
+        checks=(pair[0].enough_runs, pair[1].enough_runs),
+        interval=interval,
+        notes=pair[0].notes + pair[1].notes,
+        first=pair[0].label,
+        second=pair[1].label,
+        probability=float(np.mean(list(by_task.values()))),
+        by_task=by_task,
+    )
+
+
+def _wins(first: Floats, second: Floats) -> Floats:
+    """Return 1 where the first is larger, 0.5 where equal: float64, shape (n, m)."""
+    return np.asarray((np.sign(first[:, None] - second[None, :]) + 1) / 2, np.float64)
+
+
+def _resampled_wins(wins: list[Floats], resamples: int, seed: int) -> Floats:
+    """Return the mean share of pairs won with the runs of both drawn anew: float64, shape (resamples,)."""
+    sizes = [size for each in wins for size in each.shape]
+    spans = [slice(*ends) for ends in pairwise(accumulate(sizes, initial=0))]
+    drawn = []
+    for counts in counted(sizes, resamples=resamples, seed=seed):
+        shares = [
+            ((counts[:, rows] @ each) * counts[:, columns]).sum(axis=-1) / each.size
+            for each, rows, columns in zip(wins, spans[::2], spans[1::2], strict=True)
+        ]
+        drawn.append(np.mean(shares, axis=0))
+    return np.concatenate(drawn)

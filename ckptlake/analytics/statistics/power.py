@@ -1,0 +1,246 @@
+"""How many seeds it takes to see a difference between two configurations."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from scipy import stats
+
+from ckptlake.analytics.charts import Axis, Chart, line_chart
+from ckptlake.analytics.frames import Columns, Sample, samples
+from ckptlake.analytics.results import Interval, Result
+from ckptlake.analytics.statistics.checks import normality
+from ckptlake.analytics.statistics.resampling import check_level
+from ckptlake.analytics.wording import number, percent, plural
+from ckptlake.errors import InvalidInputError, NotEnoughDataError
+
+_MOST = 100_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SeedsNeeded(Result):
+    """How many seeds a configuration needs for Welch's test to see a difference.
+
+    The interval tells how the number moves with the standard deviations, which a few runs tell only roughly.
+
+    Attributes:
+        first: one configuration.
+        second: the other.
+        difference: between their means, in the unit of the values.
+        std_first: standard deviation between seeds of the first.
+        std_second: the same of the second.
+        power: the probability asked for, to find a difference of that size.
+        alpha: the probability to find one where there is none.
+        seeds: how many each configuration needs in all.
+        more_first: how many the first needs beyond those it has.
+        more_second: the same for the second.
+    """
+
+    first: str
+    second: str
+    difference: float
+    std_first: float
+    std_second: float
+    power: float
+    alpha: float
+    seeds: int
+    more_first: int
+    more_second: int
+
+    def sentence(self) -> str:
+        unit = f" {self.unit}" if self.unit else ""
+        spread = f"; {self.interval}" if self.interval is not None else ""
+        return (
+            f"To see a difference of {number(self.difference)}{unit} between {self.first} and {self.second} with "
+            f"probability {percent(self.power)} takes {plural(self.seeds, 'seed')} each{spread}: "
+            f"{self.more_first:,} more of {self.first} and {self.more_second:,} more of {self.second}."
+        )
+
+    def chart(self) -> Chart:
+        sizes = np.unique(np.linspace(2, max(2 * self.seeds, 10), 60).astype(int))
+        rows = [
+            {"seeds": n, "power": welch_power(n, self.difference, self.std_first, self.std_second, alpha=self.alpha)}
+            for n in map(int, sizes)
+        ]
+        return line_chart(
+            f"Power to see a difference of {number(self.difference)}",
+            rows,
+            x=Axis("seeds", "seeds of each configuration", zero=True),
+            y=Axis("power", "probability to see it", zero=True),
+            marks=[self.seeds],
+            levels=[self.power],
+        )
+
+
+def welch_power(
+    n: int, difference: float, std_first: float, std_second: float | None = None, *, alpha: float = 0.05
+) -> float:
+    """Return the probability that Welch's two-sided test finds a difference between two groups of n normal values.
+
+    By the noncentral t distribution with the degrees of freedom of Welch (1947) at the true deviations; for equal
+    deviations it is exact for Student's test, for unequal ones within about 0.01 from n = 5 on.
+
+    Args:
+        n: how many values each group has, at least 2.
+        difference: between the true means, in the unit of the values.
+        std_first: true standard deviation of the first group, above 0.
+        std_second: the same of the second; that of the first where None.
+        alpha: the probability to find a difference where there is none.
+
+    Raises:
+        InvalidInputError: a number is out of range.
+
+    Example:
+        >>> round(welch_power(17, 1.0, 1.0), 2)
+        0.81
+    """
+    _check(difference, std_first, std_second, alpha)
+    if n < 2:
+        raise InvalidInputError(f"n={n}: each group needs at least two values")
+    first, second = std_first**2 / n, (std_first if std_second is None else std_second) ** 2 / n
+    degrees = (first + second) ** 2 * (n - 1) / (first**2 + second**2)
+    shift = abs(difference) / (first + second) ** 0.5
+    critical = stats.t.ppf(1 - alpha / 2, degrees)
+    return float(stats.nct.sf(critical, degrees, shift) + stats.nct.cdf(-critical, degrees, shift))
+
+
+def seeds_for_power(
+    difference: float,
+    std_first: float,
+    std_second: float | None = None,
+    *,
+    power: float = 0.8,
+    alpha: float = 0.05,
+) -> int:
+    """Return how many seeds each of two configurations needs to see a difference with a given probability.
+
+    Args:
+        difference: the smallest difference of means worth seeing, in the unit of the values, not 0. Do not put in the
+            difference that was observed: it tells nothing beyond the p-value (Hoenig and Heisey 2001).
+        std_first: standard deviation between seeds of the first configuration, above 0.
+        std_second: the same of the second; that of the first where None.
+        power: the probability to see it, above alpha and below 1.
+        alpha: the probability to see one where there is none.
+
+    Raises:
+        InvalidInputError: a number is out of range, or more than 100,000 seeds would be needed.
+
+    Example:
+        >>> seeds_for_power(0.01, 0.01), seeds_for_power(0.005, 0.01)
+        (17, 64)
+    """
+    _check(difference, std_first, std_second, alpha)
+    if difference == 0:
+        raise InvalidInputError(
+            "difference=0: no number of seeds shows that there is none; test for equivalence instead"
+        )
+    if not alpha < power < 1:
+        raise InvalidInputError(f"power={power}: a probability between alpha and 1 is needed, such as 0.8")
+    found = _search(difference, std_first, std_first if std_second is None else std_second, power, alpha)
+    if found is None:
+        raise InvalidInputError(
+            f"a difference of {number(difference)} at standard deviation {number(std_first)} takes more than "
+            f"{_MOST:,} seeds: look for a larger one"
+        )
+    return found
+
+
+def seeds_needed(
+    frame: pl.DataFrame,
+    value: str,
+    *,
+    by: Columns,
+    difference: float,
+    power: float = 0.8,
+    alpha: float = 0.05,
+    level: float = 0.95,
+    unit: str = "",
+) -> SeedsNeeded:
+    """Return how many more seeds two configurations need before Welch's test would see a difference.
+
+    Args:
+        frame: one row a run, of two configurations.
+        value: the column with the values.
+        by: the columns that tell the configurations apart.
+        difference: the smallest difference of means worth seeing, in the unit of the values, not 0.
+        power: the probability to see it.
+        alpha: the probability to see one where there is none.
+        level: the confidence of the interval, which comes from that of the standard deviations (chi-squared).
+        unit: of the values.
+
+    Raises:
+        NotEnoughDataError: a configuration has fewer than two finite values.
+        InvalidInputError: there are not two configurations, all values of both are equal, or a number is out of range.
+
+    Example:
+        >>> frame = pl.DataFrame({"opt": ["adam"] * 3 + ["muon"] * 3, "loss": [3.30, 3.32, 3.31, 3.28, 3.29, 3.27]})
+        >>> found = seeds_needed(frame, "loss", by="opt", difference=0.01)
+        >>> found.seeds, found.more_first
+        (17, 14)
+    """
+    check_level(level)
+    groups = samples(frame, value, by)
+    if len(groups) != 2:
+        raise InvalidInputError(f"{plural(len(groups), 'configuration')} in the frame: filter it to two")
+    stds = [_std(group) for group in groups]
+    if stds == [0.0, 0.0]:
+        raise InvalidInputError("all values of both configurations are equal: there is no spread to plan by")
+    seeds = seeds_for_power(difference, stds[0], stds[1], power=power, alpha=alpha)
+    degrees = sum(group.n - 1 for group in groups)
+    ends = np.sqrt(degrees / stats.chi2.ppf([(1 + level) / 2, (1 - level) / 2], degrees))
+    low, high = (_search(difference, factor * stds[0], factor * stds[1], power, alpha) for factor in map(float, ends))
+    span = Interval(low or math.inf, high or math.inf, level, "chi-squared interval of the pooled variance")
+    first, second = groups
+    return SeedsNeeded(
+        n=first.n + second.n,
+        unit=unit,
+        method=f"power of Welch's t test by the noncentral t distribution, alpha {alpha:g}",
+        checks=tuple(map(normality, groups)),
+        interval=span,
+        notes=first.notes + second.notes,
+        first=first.label,
+        second=second.label,
+        difference=difference,
+        std_first=stds[0],
+        std_second=stds[1],
+        power=power,
+        alpha=alpha,
+        seeds=seeds,
+        more_first=max(seeds - first.n, 0),
+        more_second=max(seeds - second.n, 0),
+    )
+
+
+def _search(difference: float, std_first: float, std_second: float, power: float, alpha: float) -> int | None:
+    """Return the least number of values in each group that gives the power; None beyond 100,000."""
+    low, high = 1, 2
+    while welch_power(high, difference, std_first, std_second, alpha=alpha) < power:
+        if high == _MOST:
+            return None
+        low, high = high, min(2 * high, _MOST)
+    while high - low > 1:
+        middle = (low + high) // 2
+        enough = welch_power(middle, difference, std_first, std_second, alpha=alpha) >= power
+        low, high = (low, middle) if enough else (middle, high)
+    return high
+
+
+def _std(group: Sample) -> float:
+    if group.n < 2:
+        raise NotEnoughDataError(f"{group.label} has {plural(group.n, 'finite value')}: at least two are needed")
+    return float(group.values.std(ddof=1))
+
+
+def _check(difference: float, std_first: float, std_second: float | None, alpha: float) -> None:
+    stds = [std_first, std_first if std_second is None else std_second]
+    if not (all(np.isfinite(std) and std >= 0 for std in stds) and max(stds) > 0):
+        raise InvalidInputError(
+            f"standard deviations {stds}: finite ones of at least 0 are needed, one of them above 0"
+        )
+    if not np.isfinite(difference):
+        raise InvalidInputError(f"difference={difference}: a finite number is needed")
+    if not 0 < alpha < 1:
+        raise InvalidInputError(f"alpha={alpha}: a probability between 0 and 1 is needed, such as 0.05")
