@@ -121,7 +121,7 @@ class GeneralisedESD:
     limit, so outliers that hide each other are found. Its limits are accurate from 15 values on.
 
     Args:
-        most: how many outliers there may be at most; fewer than n - 2 are looked for in any case.
+        most: how many outliers there may be at most; never more than half of the values.
         alpha: the chance to find an outlier among normal values that have none.
 
     Example:
@@ -157,7 +157,7 @@ def _most_deviant(sample: Sample, most: int, alpha: float) -> Distances:
     left = np.ones(n, bool)
     distance, limit = np.empty(n), np.empty(n)
     taken: list[int] = []
-    for size in range(n, max(n - most, 2), -1):
+    for size in range(n, n - min(most, n // 2), -1):
         kept = scaled[left]
         if is_constant(kept):
             break

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +28,9 @@ _FIGURES = (
     "mean", "std", "sem", "min", "q05", "q25", "median", "q75", "q95", "max", "mad", "iqm", "trimmed_mean",
     "skewness", "excess_kurtosis",
 )  # fmt: skip
+_TITLES: Mapping[Centre, str] = {
+    "mean": "Mean", "median": "Median", "iqm": "Interquartile mean", "trimmed mean": "Trimmed mean",
+}  # fmt: skip
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
@@ -90,11 +94,11 @@ class Summary(Result):
         around = f" ({self.interval}, {self.interval.method})" if self.interval is not None else ""
         spread = f", standard deviation {number(self.std)}" if self.std is not None else ""
         gone = f"; {self.n_nonfinite:,} NaN or infinite left out" if self.n_nonfinite else ""
-        centre = self.centre.replace("iqm", "interquartile mean")
-        return f"{who}{centre} {number(self.estimate)}{unit}{around} of {plural(self.n, 'value')}{spread}{gone}."
+        found = f"{_TITLES[self.centre].lower()} {number(self.estimate)}{unit}{around}"
+        return f"{who}{found} of {plural(self.n, 'value')}{spread}{gone}."
 
     def chart(self) -> Chart:
-        return _chart([self], "Summary")
+        return _chart([self], _TITLES[self.centre], self.unit)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -127,7 +131,7 @@ class Summaries(Result):
         return " ".join([*told, *rest])
 
     def chart(self) -> Chart:
-        return _chart(self.parts, f"{self.parts[0].centre} of {self.value}", self.unit)
+        return _chart(self.parts, f"{_TITLES[self.parts[0].centre]} of {self.value}", self.unit)
 
 
 def summary(values: Sample, *, interval: IntervalMethod | None = None, unit: str = "") -> Summary:

@@ -147,8 +147,8 @@ def over_tasks(
 ) -> TaskAggregates:
     """Return a figure of each algorithm over all tasks, with its stratified bootstrap interval.
 
-    Scores must be comparable between tasks: normalise them before. With fewer than about ten runs a task the interval
-    is too narrow; there it covers about 90 % with five.
+    Scores must be comparable between tasks: normalise them before. With few runs the interval is too narrow: on five
+    tasks with normal scores a nominal 95 % covers about 90 % with 5 runs a task, 93 % with 10 and 94 % with 20.
 
     Args:
         frame: one row a run.

@@ -62,13 +62,13 @@ class TestAggregates:
         tasks = [each["score"].to_numpy() for each in part.partition_by("task")]
         rng = np.random.default_rng(99)
         draws = []
-        for _ in range(4000):
+        for _ in range(2000):
             pooled = [task[rng.integers(len(task))] for task in tasks for _ in task]
             draws.append(stats.trim_mean(pooled, 0.25))
         (found,) = over_tasks(part, "score", by="alg", task="task").parts
         assert found.interval is not None
         ends = (found.interval.low, found.interval.high)
-        assert ends == pytest.approx(np.quantile(draws, [0.025, 0.975]), abs=0.05 * found.interval.width)
+        assert ends == pytest.approx(np.quantile(draws, [0.025, 0.975]), abs=0.08 * found.interval.width)
 
     def test_it_reads_as_a_row_and_a_sentence(self) -> None:
         found = over_tasks(TWO, "score", by="alg", task="task")
