@@ -21,6 +21,8 @@ BENCHMARKS = {
     "cached": "the same question asked again",
     "queries": "questions asked with the query builder",
     "checkpoints": "saving, loading, storing and finding checkpoints",
+    "analytics": "statistics, trends and forecasts of many runs",
+    "analytics_real": "what the analysis says of real runs whose ends are known",
     "search": "searching the texts of very many runs",
     "writers": "many commits by many processes",
 }
@@ -28,7 +30,7 @@ BENCHMARKS = {
 
 def main() -> None:
     """Run what the command line asks for."""
-    listed = "\n".join(f"  {name:<12} {what}" for name, what in BENCHMARKS.items())
+    listed = "\n".join(f"  {name:<14} {what}" for name, what in BENCHMARKS.items())
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description=f"Measure ckptlake against named references.\n\n{listed}",

@@ -17,7 +17,7 @@ def bucket_of(every: int | None, points: int | None) -> Expr:
     if every is not None:
         return col("step") // positive("every", every)
     buckets = max(1, positive("points", points) // 2)
-    low, high = (getattr(col("step"), which)().over("run_id", "metric") for which in ("min", "max"))
+    low, high = col("step").min().over("run_id", "metric"), col("step").max().over("run_id", "metric")
     return ((col("step") - low) * buckets) // (high - low + 1)
 
 

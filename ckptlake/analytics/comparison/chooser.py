@@ -20,12 +20,13 @@ Test: TypeAlias = Literal[
     "sign-flip", "paired-t", "wilcoxon", "friedman",
 ]  # fmt: skip
 
-_FITTING: Mapping[tuple[bool, bool], tuple[Test, ...]] = {
+FITTING: Mapping[tuple[bool, bool], tuple[Test, ...]] = {
     (False, False): ("permutation", "welch", "mann-whitney", "kolmogorov-smirnov"),
     (False, True): ("permutation", "welch", "anova", "kruskal"),
     (True, False): ("sign-flip", "paired-t", "wilcoxon"),
     (True, True): ("sign-flip", "paired-t", "friedman"),
 }
+"""Which tests fit runs that are paired or not, of two configurations or of more."""
 _BY_RANKS: Mapping[tuple[bool, bool], Test] = {
     (False, False): "mann-whitney", (False, True): "kruskal", (True, False): "wilcoxon", (True, True): "friedman",
 }  # fmt: skip
@@ -76,10 +77,10 @@ def choose(
     rearranged: Test = "sign-flip" if paired else "permutation"
     pairs_fit = _fit(sizes, paired, (1 - level) / n_pairs)
     if test is not None:
-        if test not in _FITTING[shape]:
+        if test not in FITTING[shape]:
             what = f"{'paired' if paired else 'independent'} runs of {len(sizes)} configurations"
             raise InvalidInputError(
-                f"test={test!r:.100} does not fit {what}: take {listing(map(repr, _FITTING[shape]))}"
+                f"test={test!r:.100} does not fit {what}: take {listing(map(repr, FITTING[shape]))}"
             )
         return Choice(test, by_t if test == rearranged and shape[1] and not pairs_fit else test, "as asked for")
     if diverged:

@@ -11,9 +11,10 @@ import polars as pl
 from ckptlake.analytics.charts import Axis, Chart, interval_chart
 from ckptlake.analytics.comparison.effects import Effect
 from ckptlake.analytics.comparison.outcome import Direction, Outcome
+from ckptlake.analytics.comparison.posterior import chance
 from ckptlake.analytics.comparison.posthoc import CriticalDifference
 from ckptlake.analytics.results import Interval, Result
-from ckptlake.analytics.wording import listing, number, p_value, percent
+from ckptlake.analytics.wording import listing, number, p_value
 
 _MOST_DIGITS = 12
 
@@ -232,7 +233,7 @@ class Comparison(Result):
         if self.effect is not None:
             told.append(str(self.effect))
         if self.p_better is not None:
-            told.append(f"probability of the better mean {percent(self.p_better)}")
+            told.append(f"probability of the better mean {chance(self.p_better)}")
         return ", ".join(told)
 
     def _mean_of(self, label: str) -> float | None:

@@ -10,14 +10,14 @@ import polars as pl
 from scipy import stats
 
 from ckptlake.analytics.charts import Axis, Chart, interval_chart
-from ckptlake.analytics.comparison.posterior import independent_posterior, paired_posterior
+from ckptlake.analytics.comparison.posterior import chance, independent_posterior, paired_posterior
 from ckptlake.analytics.comparison.runs import Runs, runs_of
 from ckptlake.analytics.comparison.two_samples import pair_differences, variance, welch_terms
 from ckptlake.analytics.frames import Columns, Floats
 from ckptlake.analytics.results import Interval, Result
 from ckptlake.analytics.statistics.checks import normality
 from ckptlake.analytics.statistics.resampling import check_level
-from ckptlake.analytics.wording import number, p_value, percent
+from ckptlake.analytics.wording import number, p_value
 from ckptlake.errors import InvalidInputError, NotEnoughDataError
 
 
@@ -52,11 +52,11 @@ class Equivalence(Result):
         if self.interval is not None:
             figures += f", {self.interval}"
         told = "cannot be told" if self.p_value is None else p_value(self.p_value)
-        chance = "" if self.p_within is None else f", probability of lying within {percent(self.p_within)}"
+        told_within = "" if self.p_within is None else f", probability of lying within {chance(self.p_within)}"
         found = (
             f"{self.first} and {self.second} {verdict} in {self.value} within ±{number(self.margin)}{unit}: {figures}, "
         )
-        return " ".join([*self.notes, f"{found}{self.method}, {told}{chance}."])
+        return " ".join([*self.notes, f"{found}{self.method}, {told}{told_within}."])
 
     def chart(self) -> Chart:
         low, high = (self.difference,) * 2 if self.interval is None else (self.interval.low, self.interval.high)

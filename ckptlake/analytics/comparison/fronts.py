@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from scipy import stats
 
 from ckptlake.analytics.charts import Axis, Chart, point_chart
 from ckptlake.analytics.comparison.outcome import Direction, check_direction
@@ -98,7 +99,8 @@ def front_of(costs: Floats) -> NDArray[np.bool_]:
     """Return which rows no other row beats, lower being better.
 
     In two dimensions by one sweep over the sorted rows, O(n log n) (Kung, Luccio & Preparata 1975); in more, the rows
-    that the best remaining one beats are struck out until none is left, O(n m) for m rows on the front.
+    that the best remaining one beats are struck out until none is left, O(n m) for m rows on the front: quick where
+    the front is small, slow where most of many rows are on it.
 
     Args:
         costs: float64, shape (n, k), all finite.
@@ -112,23 +114,30 @@ def front_of(costs: Floats) -> NDArray[np.bool_]:
     """
     if costs.ndim != 2 or not np.isfinite(costs).all():
         raise InvalidInputError(f"costs of shape {costs.shape}: finite values of two dimensions are needed")
-    rows, place = np.unique(costs, axis=0, return_inverse=True)  # sorted by the first column, then the next
-    kept = np.zeros(len(rows), np.bool_)
-    if costs.shape[1] <= 2:
-        last = rows[:, -1]
-        kept[:1] = True
-        kept[1:] = last[1:] < np.minimum.accumulate(last)[:-1]
-        if costs.shape[1] == 1:
-            kept[1:] = False
-    else:
-        # A row with the least sum is beaten by none, and struck rows need no further look.
-        spans = np.ptp(rows, axis=0)
-        order = np.argsort(((rows - rows.min(axis=0)) / np.where(spans > 0, spans, 1)).sum(axis=1), kind="stable")
-        left = order
-        while len(left):
-            kept[left[0]] = True
-            left = left[1:][(rows[left[1:]] < rows[left[0]]).any(axis=1)]
+    rows, place = np.unique(costs, axis=0, return_inverse=True)
+    kept = _swept(rows) if costs.shape[1] == 2 else _struck(rows)
     return kept[place.ravel()]
+
+
+def _swept(rows: Floats) -> NDArray[np.bool_]:
+    """Return the front of different rows of two columns that are sorted by the first."""
+    kept = np.ones(len(rows), np.bool_)
+    kept[1:] = rows[1:, 1] < np.minimum.accumulate(rows[:, 1])[:-1]
+    return kept
+
+
+def _struck(rows: Floats) -> NDArray[np.bool_]:
+    """Return the front of different rows: the row with the least sum of ranks is beaten by none."""
+    kept = np.zeros(len(rows), np.bool_)
+    if not len(rows):
+        return kept
+    left = np.argsort(stats.rankdata(rows, method="dense", axis=0).sum(axis=1))
+    others = rows[left]
+    while len(left):
+        kept[left[0]] = True
+        unbeaten = (others < others[0]).any(axis=1)
+        left, others = left[unbeaten], others[unbeaten]
+    return kept
 
 
 def _notes(

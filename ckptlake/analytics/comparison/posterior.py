@@ -104,9 +104,9 @@ class Posterior(Result):
     def sentence(self) -> str:
         first = f"The mean of {self.first} is better than that of {self.second}"
         if self.rope == 0.0:
-            return f"{first} with probability {percent(self.p_first_better)} ({self.method})."
+            return f"{first} with probability {chance(self.p_first_better)} ({self.method})."
         unit = f" {self.unit}" if self.unit else ""
-        better, worse, same = map(percent, (self.p_first_better, self.p_second_better, self.p_same))
+        better, worse, same = map(chance, (self.p_first_better, self.p_second_better, self.p_same))
         return (
             f"{first} by more than {number(self.rope)}{unit} with probability {better}, worse by more than that with "
             f"{worse}, and within it with {same} ({self.method})."
@@ -194,6 +194,17 @@ def paired_posterior(first: Floats, second: Floats) -> DifferencePosterior:
     found = DifferencePosterior(mean, MeanPosterior(0.0, 0.0, mean.df))
     _check_spread(found)
     return found
+
+
+def chance(probability: float) -> str:
+    """Return a probability as percent that is not rounded to certainty.
+
+    >>> chance(0.973), chance(0.99999), chance(1e-9)
+    ('97.3 %', 'over 99.9 %', 'under 0.1 %')
+    """
+    if not 0.001 <= probability <= 0.999:
+        return "over 99.9 %" if probability > 0.5 else "under 0.1 %"
+    return percent(probability)
 
 
 def spread(found: DifferencePosterior, level: float) -> float:

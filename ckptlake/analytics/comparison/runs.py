@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -71,7 +72,7 @@ def runs_of(frame: pl.DataFrame, value: str, by: Columns, pair_by: str | None) -
 
     Raises:
         InvalidInputError: a column is missing or holds no numbers, there are fewer than two configurations or more than
-            100, or a configuration has two runs of one pair.
+            100, two configurations have one name, or a configuration has two runs of one pair.
 
     Example:
         >>> frame = pl.DataFrame({"lr": [1, 1, 2, 2], "seed": [0, 1, 1, 0], "loss": [0.1, 0.2, 0.4, float("nan")]})
@@ -88,6 +89,11 @@ def runs_of(frame: pl.DataFrame, value: str, by: Columns, pair_by: str | None) -
             f"{plural(len(parts), 'configuration')} by {listing(keys)}: 2 to {MOST_CONFIGURATIONS} can be compared"
         )
     labelled = {label_of(keys, key): part for key, part in parts.items()}
+    if len(labelled) < len(parts):
+        twice = Counter(label_of(keys, key) for key in parts).most_common(1)[0][0]
+        raise InvalidInputError(
+            f"two configurations are both called {twice!r:.100}, such as null and 'None': rename one"
+        )
     findings = _findings(labelled, value)
     if pair_by is None:
         reached = tuple(floats(part.drop_nulls(value), value) for part in labelled.values())

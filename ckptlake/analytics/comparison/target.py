@@ -54,7 +54,9 @@ class Against(Result):
     def sentence(self) -> str:
         unit = f" {self.unit}" if self.unit else ""
         side = "below" if self.direction == "min" else "above"
-        verdict = "is" if self.is_reached else "is not shown to be"
+        finished = " of the runs that finished" if self.n_diverged else ""
+        is_better = self.p_value is not None and self.p_value < 1 - self.level
+        verdict = f"{finished} {'is' if is_better else 'is not shown to be'}"
         bound = ""
         if self.interval is not None:
             end = self.interval.high if self.direction == "min" else self.interval.low
@@ -62,17 +64,16 @@ class Against(Result):
             bound = f", {word} {number(end, 5)} with {100 * self.level:g} % confidence"
         told = "cannot be told" if self.p_value is None else p_value(self.p_value)
         found = (
-            f"The mean {self.value} {verdict} {side} {number(self.target, 5)}{unit}: {number(self.mean, 5)}{unit} of "
+            f"The mean {self.value}{verdict} {side} {number(self.target, 5)}{unit}: {number(self.mean, 5)}{unit} of "
+            f"{plural(self.n, 'run')}{bound}, {self.method}, {told}."
         )
-        found += f"{plural(self.n, 'run')}{' that finished' if self.n_diverged else ''}{bound}, {self.method}, {told}."
-        return " ".join([*self.notes[: self.n_diverged > 0], found])
+        missed = ["With a diverged run the target is not reached."] * (self.n_diverged > 0)
+        return " ".join([*self.notes[: self.n_diverged > 0], found, *missed])
 
     def chart(self) -> Chart:
         """Return the runs, their mean with its one-sided bound, and the target."""
-        low, high = (self.mean,) * 2
-        if self.interval is not None:
-            low, high = max(self.interval.low, min(self.values)), min(self.interval.high, max(self.values))
-            low, high = (low, self.interval.high) if self.direction == "min" else (self.interval.low, high)
+        ends = (self.mean,) if self.interval is None else (self.mean, self.interval.low, self.interval.high)
+        low, high = min(filter(math.isfinite, ends)), max(filter(math.isfinite, ends))
         rows = [{"what": "mean and bound", "at": self.mean, "low": low, "high": high}]
         rows += [{"what": "runs", "at": float(at), "low": float(at), "high": float(at)} for at in self.values]
         axis = Axis("at", f"{self.value} ({self.unit})" if self.unit else self.value)
@@ -87,8 +88,8 @@ def against(
     """Test whether the mean of runs of one configuration is better than a target, one-sided.
 
     Student's t is the default. It is right for normal values; for few skewed ones no test of a mean is exact: with a
-    long tail on the better side t refuses too often, ``"bootstrap"`` (Efron's bootstrap t) less so from about ten runs.
-    ``"sign-flip"`` is exact where values lie symmetrically around their mean.
+    long tail on the worse side t finds the target reached too often, and ``"bootstrap"`` (Efron's bootstrap t) less
+    often so (7 to 8 % instead of 5 % for 20 exponential values, where t has 11 %). ``"sign-flip"`` is exact where values lie symmetrically around their mean.
 
     Args:
         runs: one row a run, or the sample itself.

@@ -15,7 +15,7 @@ from ckptlake.analytics.results import Result
 from ckptlake.analytics.wording import listing, number, plural
 from ckptlake.errors import InvalidInputError, NotEnoughDataError
 
-MOST_SHARED_STEPS = 2_000
+MOST_DISTINCT_STEPS = 2_000
 """Up to how many distinct steps the grid is made of them all; beyond, it is evenly spaced."""
 _EVEN_POINTS = 500
 
@@ -51,7 +51,7 @@ class Aligned(Result):
             }
         ).with_columns(pl.col("value").fill_nan(None))
 
-    def shared(self) -> Aligned:
+    def overlap(self) -> Aligned:
         """Return the part of the grid on which every run has values.
 
         Raises:
@@ -135,7 +135,7 @@ def align(curves: Sequence[Curve], *, grid: Floats | None = None, x: str = "step
 def _grid(curves: Sequence[Curve], grid: Floats | None) -> tuple[Floats, str]:
     if grid is None:
         every = np.unique(np.concatenate([curve.steps for curve in curves]))
-        if len(every) <= MOST_SHARED_STEPS:
+        if len(every) <= MOST_DISTINCT_STEPS:
             return every, f"all {len(every):,} distinct steps"
         return np.linspace(every[0], every[-1], _EVEN_POINTS), f"{_EVEN_POINTS} evenly spaced points"
     given = np.asarray(grid, np.float64)

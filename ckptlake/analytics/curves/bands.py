@@ -129,7 +129,7 @@ def band(
         True
     """
     _check(level, curves, n_resamples)
-    aligned = align(curves, grid=grid, x=x, unit=unit).shared()
+    aligned = align(curves, grid=grid, x=x, unit=unit).overlap()
     found = mean_band(aligned.values, level, n_resamples, seed)
     table = pl.DataFrame({"x": aligned.grid, "mean": found.estimate, "low": found.low, "high": found.high})
     return Band(
@@ -180,7 +180,7 @@ def first_better(
     _check(level, first, n_resamples)
     _check(level, second, n_resamples)
     runs = [_named(curve, label) for group, label in zip((first, second), labels, strict=True) for curve in group]
-    aligned = align(runs, grid=grid, x=x, unit=unit).shared()
+    aligned = align(runs, grid=grid, x=x, unit=unit).overlap()
     ours, theirs = aligned.values[: len(first)], aligned.values[len(first) :]
     found = difference_band(ours, theirs, level, n_resamples, seed)
     sides = np.where(found.high < 0, -1, np.where(found.low > 0, 1, 0))

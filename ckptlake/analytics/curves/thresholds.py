@@ -181,8 +181,9 @@ def compare_times(
     return ThresholdComparison(
         n=sum(found.n for found in each.values()), method="log-rank test; Kaplan-Meier medians", unit=unit,
         checks=tuple(check for found in each.values() for check in found.checks if check.holds is not True),
-        notes=tuple(note for found in each.values() for note in found.notes), x=x, threshold=threshold,
-        statistic=statistic, p=p, table=pl.DataFrame(rows, infer_schema_length=None), pairs=pl.DataFrame(pairs),
+        notes=tuple(f"{label}: {note}" for label, found in each.items() for note in found.notes), x=x,
+        threshold=threshold, statistic=statistic, p=p, table=pl.DataFrame(rows, infer_schema_length=None),
+        pairs=pl.DataFrame(pairs),
     )  # fmt: skip
 
 
@@ -243,11 +244,11 @@ def _notes(curves: Sequence[Curve], table: pl.DataFrame) -> tuple[str, ...]:
     gap = float(np.median([np.median(np.diff(curve.steps)) if curve.n > 1 else 0.0 for curve in curves]))
     notes = [f"known to the next logged point, on average {number(gap)} apart"] if gap > 0 else []
     for why, told in (
-        ("diverged", "diverged and count as never reaching it"),
-        ("already at its first point", "were there at the first logged point and may have been before"),
+        ("diverged", "diverged, counted as never reaching it"),
+        ("already at its first point", "there at the first logged point, perhaps before"),
     ):
         if found := table.filter(pl.col("why") == why)["run"].to_list():
-            notes.append(f"{listing(found)} {told}")
+            notes.append(f"{listing(found)}: {told}")
     return tuple(notes)
 
 

@@ -70,7 +70,7 @@ class Forecast(Result):
 
     @property
     def path(self) -> pl.DataFrame:
-        """What is forecast at each step: ``step``, ``value``, and ``low`` and ``high``, null where no interval holds."""
+        """What is forecast at each step: ``step``, ``value``, ``low`` and ``high``, null where no interval holds."""
         level = 0.9 if self.interval is None else self.interval.level
         ends = [outlook.ends(level) for outlook in self.outlooks]
         return pl.DataFrame(
@@ -86,10 +86,8 @@ class Forecast(Result):
     def sentence(self) -> str:
         unit = f" {self.unit}" if self.unit else ""
         told = "no interval" if self.interval is None else str(self.interval)
-        if self.beats_baselines:
-            against = "nearer than"
-        else:
-            against = "no nearer than the better of them, so do not rely on it:"
+        doubt = "no nearer than the better of them, so do not rely on it:"
+        against = "nearer than" if self.beats_baselines else doubt
         return (
             f"{self.label} will be at {number(self.value)}{unit} at step {number(self.horizon)} ({told}); it is at "
             f"{number(self.last_value)} at step {number(self.last_step)}. Such forecasts were off by "

@@ -41,8 +41,7 @@ class Outlook:
         """
         order = np.argsort(errors, kind="stable")
         weights = weights[order]
-        ranks = (np.cumsum(weights) - weights / 2 + 0.5) / (weights.sum() + 1)
-        return cls(centre, spread, errors[order], ranks)
+        return cls(float(centre), float(spread), errors[order], np.cumsum(weights) / (weights.sum() + 1))
 
     def ends(self, level: float) -> tuple[float, float] | None:
         """Return the ends of the interval that holds the value with a probability, or None if too few errors tell."""
@@ -56,7 +55,7 @@ class Outlook:
 
         Example:
             >>> outlook = Outlook.of(3.0, 1.0, np.array([0.1, 0.2, 0.3]), np.ones(3))
-            >>> outlook.probability_below(2.8), outlook.probability_below(9.0)
+            >>> round(outlook.probability_below(2.8), 6), outlook.probability_below(9.0)
             (0.25, 0.875)
         """
         distance = value - self.centre

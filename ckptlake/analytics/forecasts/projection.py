@@ -109,7 +109,7 @@ class _Projection:
             return start
 
         def left(parameters: Floats) -> Floats:
-            return self.left(np.clip(parameters, low, high)[None])[0]
+            return np.asarray(self.left(np.clip(parameters, low, high)[None])[0])
 
         # The flag tells why the search ended; wherever it did, the place found leaves no more than its start.
         found, *_ = leastsq(left, start, xtol=1e-10, ftol=1e-10, maxfev=80, full_output=True)
@@ -123,13 +123,18 @@ def fit(family: Family, points: Points) -> Fit:
     nonlinear least squares problems whose variables separate"), so that only the shape is searched: on the whole grid
     at once, then by Levenberg-Marquardt from its best place. Outliers get Huber's weights (Huber 1964).
     """
-    plain = np.sqrt(points.counts)
-    off = np.abs(_solved(family, _Projection.of(family, points, plain).chosen(), points, plain).residuals)
+    off = np.abs(fit_on_grid(family, points).residuals)
     limit = _HUBER * 1.4826 * float(np.median(off))
-    weights = plain
+    weights = np.sqrt(points.counts)
     if limit > 1e-12 * (1 + float(np.abs(points.values).max())):
-        weights = plain * np.sqrt(limit / np.maximum(off, limit))
+        weights = weights * np.sqrt(limit / np.maximum(off, limit))
     return _solved(family, _Projection.of(family, points, weights).refined(), points, weights)
+
+
+def fit_on_grid(family: Family, points: Points) -> Fit:
+    """Return the least-squares fit of one family among the shapes of its grid."""
+    weights = np.sqrt(points.counts)
+    return _solved(family, _Projection.of(family, points, weights).chosen(), points, weights)
 
 
 def _solved(family: Family, parameters: Floats, points: Points, weights: Floats) -> Fit:

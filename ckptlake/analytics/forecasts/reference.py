@@ -59,18 +59,20 @@ class FinishedRuns:
         padded = np.hstack([np.zeros((len(curves), 1)), np.array(areas)])
         return cls(padded, np.array(last), np.array(best), np.array(counts), firsts, sign * ends, groups)
 
-    def levels(self, ends: Floats, width: float) -> Floats:
+    def levels(self, ends: Floats, width: float | Floats) -> Floats:
         """Return the mean of each run over (end - width, end] for each end, shape (n, number of ends)."""
-        return (self._area(ends) - self._area(ends - width)) / width
+        return np.asarray((self._area(ends) - self._area(ends - width)) / width)
 
     def _area(self, fractions: Floats) -> Floats:
         cell = np.minimum((fractions * _CELLS).astype(int), _CELLS - 1)
         part = fractions * _CELLS - cell
-        return self.areas[:, cell] * (1 - part) + self.areas[:, cell + 1] * part
+        return np.asarray(self.areas[:, cell] * (1 - part) + self.areas[:, cell + 1] * part)
 
     def only(self, keep: NDArray[np.bool_]) -> FinishedRuns:
-        fields = (self.areas, self.last, self.best, self.counts, self.firsts, self.ends, self.groups)
-        return FinishedRuns(*(field[keep] for field in fields))
+        return FinishedRuns(
+            self.areas[keep], self.last[keep], self.best[keep], self.counts[keep], self.firsts[keep], self.ends[keep],
+            self.groups[keep],
+        )  # fmt: skip
 
     def usable(self, fraction: float) -> FinishedRuns:
         """Return the runs that had shown enough after a fraction, and had improved."""
@@ -131,7 +133,9 @@ class ReferenceClass:
         """Return the reference class of usable runs for forecasts at later fractions, the last one the end."""
         width = fraction * _WINDOW
         levels, changes, features = features_of(runs.levels(fraction * _marks(), width))
-        becomes = np.column_stack([runs.levels(later[:-1], width), runs.ends])
+        # Levels to come are read around their step, in windows that end with the run.
+        beside = np.minimum(width / 2, 1 - later[:-1])
+        becomes = np.column_stack([runs.levels(later[:-1] + beside, 2 * beside), runs.ends])
         shares = (levels[:, None] - becomes) / changes[:, None]
         weights = 1 / np.bincount(runs.groups)[runs.groups]
         centre = np.average(features, axis=0, weights=weights)
@@ -139,7 +143,7 @@ class ReferenceClass:
         scale = np.where(spread > 1e-9 * (1 + np.abs(centre)), spread, 1.0)
         places = (features - centre) / scale
         mean = _weighted_medians(shares, weights)
-        precision = np.linalg.inv(_likeness(places, places) + np.diag(_NOISE / weights))
+        precision: Floats = np.asarray(np.linalg.inv(_likeness(places, places) + np.diag(_NOISE / weights)), np.float64)
         loads = precision @ (shares - mean)
         return cls(fraction, runs, weights, centre, scale, places, mean, precision, loads, changes, levels)
 
@@ -210,4 +214,4 @@ def _weighted_medians(columns: Floats, weights: Floats) -> Floats:
     order = np.argsort(columns, axis=0, kind="stable")
     reached = np.cumsum(weights[order], axis=0)
     middle = (reached < weights.sum() / 2 - 1e-12).sum(axis=0)
-    return np.take_along_axis(columns, np.take_along_axis(order, middle[None], axis=0), axis=0)[0]
+    return np.asarray(np.take_along_axis(columns, np.take_along_axis(order, middle[None], axis=0), axis=0)[0])

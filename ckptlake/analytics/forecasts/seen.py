@@ -61,9 +61,11 @@ def look(curve: Curve, horizon: float, direction: Direction) -> Seen:
     check_direction(direction)
     finite = curve.finite()
     if curve.n and not np.isfinite(curve.values[-1]):
-        seen = f"its last finite value is {number(finite.values[-1])} at step {number(finite.steps[-1])}" if (
-            finite.n
-        ) else "it has no finite value"
+        seen = (
+            f"its last finite value is {number(finite.values[-1])} at step {number(finite.steps[-1])}"
+            if (finite.n)
+            else "it has no finite value"
+        )
         raise InvalidInputError(
             f"{curve.label!r:.100} has diverged: the value at step {number(curve.steps[-1])} is {curve.values[-1]}, "
             f"{seen}; cut it with curve.until(step) to forecast what might have been"

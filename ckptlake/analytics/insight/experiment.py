@@ -11,6 +11,8 @@ from ckptlake.analytics.comparison.outcome import Direction, check_direction
 from ckptlake.analytics.curve import Curve, curves_of
 from ckptlake.analytics.frames import check_columns, floats
 from ckptlake.analytics.insight.space import is_seed
+from ckptlake.analytics.trends.judgements import Verdict
+from ckptlake.analytics.trends.verdicts import verdict
 from ckptlake.errors import InvalidInputError
 
 
@@ -84,3 +86,7 @@ class Experiment:
             return ()
         own = self.curves.join(self.runs.select("run_id"), on="run_id", how="semi", maintain_order="left")
         return curves_of(own)
+
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """Return how each curve ended; none without curves."""
+        return tuple(verdict(curve, self.direction) for curve in self.curve_of_each_run())

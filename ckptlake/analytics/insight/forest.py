@@ -14,6 +14,7 @@ from ckptlake.analytics.wording import number
 
 TREES = 64
 TREES_OF_A_DRAW = 16
+TREES_OF_A_FOLD = 32
 _LEAF = 3
 _FOLDS = 5
 
@@ -47,7 +48,10 @@ def folds(configurations: np.ndarray, *, seed: int) -> np.ndarray:
 def forests_of_folds(design: Design, *, seed: int) -> list[tuple[Any, np.ndarray]]:
     """Return forests, each with the runs (a boolean mask) that it has not seen."""
     held = folds(design.configurations, seed=seed)
-    return [(fit(design.x[held != fold], design.y[held != fold], seed=seed), held == fold) for fold in np.unique(held)]
+    return [
+        (fit(design.x[held != fold], design.y[held != fold], seed=seed, trees=TREES_OF_A_FOLD), held == fold)
+        for fold in np.unique(held)
+    ]
 
 
 def explained(design: Design, forests: list[tuple[Any, np.ndarray]]) -> float:

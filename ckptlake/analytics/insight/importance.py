@@ -15,6 +15,7 @@ from ckptlake.analytics.insight.design import Design, design_of
 from ckptlake.analytics.insight.forest import (
     TREES,
     TREES_OF_A_DRAW,
+    TREES_OF_A_FOLD,
     check_of_forest,
     explained,
     fit,
@@ -181,7 +182,7 @@ def permutation_importance(
     share = explained(design, forests)
     return Importance(
         n=design.n,
-        method=f"permutation of each param in cross-validation of a random forest of {TREES} trees",
+        method=f"permutation of each param in cross-validation of a random forest of {TREES_OF_A_FOLD} trees",
         result=result,
         table=_table(design, increase.mean(0), _means_of_draws(increase, design.configurations, draws, rng)),
         measure="squared error gained, in variances of the result",

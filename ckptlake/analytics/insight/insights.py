@@ -11,6 +11,7 @@ import polars as pl
 from ckptlake.analytics import charts
 from ckptlake.analytics.insight.experiment import Experiment
 from ckptlake.analytics.insight.finding import Finding, Insight, Silence
+from ckptlake.analytics.insight.rules.budget import stopped_early
 from ckptlake.analytics.insight.rules.checkpoints import better_checkpoint
 from ckptlake.analytics.insight.rules.divergence import diverged_runs
 from ckptlake.analytics.insight.rules.effects import no_visible_effect, visible_effects
@@ -25,6 +26,7 @@ RULES: tuple[Rule, ...] = (
     diverged_runs,
     within_seed_noise,
     better_checkpoint,
+    stopped_early,
     visible_effects,
     slow_runs,
     no_visible_effect,

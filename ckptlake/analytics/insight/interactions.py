@@ -52,16 +52,15 @@ class Interactions(Result):
         return f"For {self.result} over {plural(self.n, 'run')}, these depend on each other: {listing(told)}."
 
     def chart(self) -> charts.Chart:
-        rows = self.table.select(
-            "interaction", pair=pl.concat_str("one", pl.lit(" × "), "two"), chance=pl.col("by_chance"), zero=pl.lit(0.0)
-        )
+        rows = self.table.select("interaction", pair=pl.concat_str("one", pl.lit(" × "), "two"), zero=pl.lit(0.0))
         return charts.interval_chart(
-            f"Interactions of params for {self.result}; lines: what chance alone shows",
+            f"Interactions of params for {self.result}; dashed: the strongest that chance shows",
             rows.iter_rows(named=True),
             label="pair",
             value=charts.Axis("interaction", "share of the variance that only the pair explains", zero=True),
             low="zero",
-            high="chance",
+            high="interaction",
+            reference=float(self.table["by_chance"][0]),
         )
 
 
@@ -74,7 +73,8 @@ def interactions(
     & Popescu 2008 ("Predictive learning via rule ensembles"), with all values of the space weighing the same instead
     of the runs. A forest shows some interaction in any noise, so its own measure is no evidence. As Friedman & Popescu
     propose, results are made up of a model without interactions (boosted trees of one split) and its residuals in
-    random order, and forests are fitted to those: p is how often the strongest pair of these is as strong.
+    random order, and forests are fitted to those: p is how often the strongest pair of these is as strong. A forest
+    understates a pair of params that have no effect of their own, since trees seldom split there first.
 
     Args:
         runs: one row a run; runs whose result is missing, NaN or infinite are left out and counted.

@@ -28,7 +28,7 @@ def need(module: str, purpose: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] != library:
+        if error.name != library:
             raise
         raise MissingDependencyError(
             f"{purpose} needs {_PACKAGES[library]}: install it by `pip install 'ckptlake[insight]'`"

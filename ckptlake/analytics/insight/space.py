@@ -173,10 +173,11 @@ def written(value: object) -> str:
 def space_of(runs: pl.DataFrame, params: Columns | None = None, *, but: Iterable[str] = ()) -> Space:
     """Return the search space that runs were taken from.
 
-    A number is on a logarithmic scale if it is positive, its greatest value is four times the least or more, and its
-    median lies nearer to the middle of its range there than on a linear scale. A column of floats that are all whole
-    numbers holds integers. A param that some runs lack is conditional; another param is its condition if the values
-    of that one alone decide in every run whether it exists.
+    A number is on a logarithmic scale if it is positive, its greatest value is four times the least or more, and
+    its values lie more evenly there than on a linear scale (by their greatest distance from even ones,
+    Kolmogorov's). A column of floats that are all whole numbers holds integers. A param that some runs lack is
+    conditional; another param is its condition if the values of that one alone decide in every run whether it
+    exists.
 
     Args:
         runs: one row a run.
@@ -287,10 +288,11 @@ def _is_log(values: Floats) -> bool:
     low, high = values.min(), values.max()
     if low <= 0 or high / low < _LEAST_RATIO:
         return False
-    middle = np.median(values)
-    linear = (middle - low) / (high - low)
-    log = np.log(middle / low) / np.log(high / low)
-    return bool(abs(log - 0.5) < abs(linear - 0.5))
+    distinct = np.unique(values)
+    even = (np.arange(len(distinct)) + 0.5) / len(distinct)
+    linear = (distinct - low) / (high - low)
+    log = np.log(distinct / low) / np.log(high / low)
+    return bool(np.abs(log - even).max() < np.abs(linear - even).max())
 
 
 def _with_condition(param: Param, params: Iterable[Param], runs: pl.DataFrame) -> Param:

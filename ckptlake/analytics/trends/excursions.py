@@ -12,10 +12,12 @@ from ckptlake.analytics.trends.smoothing import median_of_neighbours
 
 FEWEST_AWAY = 3
 """How many points at the end must be away from the best level before that is more than a spike."""
-_BLOCKS = 10
-_FEWEST_FOR_BLOCKS = 50
+_MOST_PARTS = 10
+_FEWEST_IN_PART = 20
+_FEWEST_FOR_SECOND = 5
 _FEWEST_SWINGS = 3
 _GROWTH = 1.5
+_NORMAL_QUARTER = 0.3186
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,9 +140,10 @@ def course(values: Floats, limits: Limits) -> Course:
 def noise_of(values: Floats) -> float:
     """Return the standard deviation of points about a line through their neighbours, robustly.
 
-    It is the larger of two: that of second differences, which sees white noise, and that within tenths of the curve
-    about their own lines, which sees noise that wanders. Of the tenths the third calmest counts, so that a curve may
-    be wild for most of its length and still be judged by how calm it was.
+    It is the larger of two: that of second differences, which sees white noise, and that within up to ten parts of
+    twenty points or more about their own lines, which sees noise that wanders. The calm part counts, the least quarter
+    of differences and the calmest part but one (of fewer than five the calmest), so that a curve may be wild for most
+    of its length and still be judged by how calm it was. Noise that wanders for longer than a part shows too little.
 
     Example:
         >>> noise = np.random.default_rng(0).normal(0, 2.0, 1000)
@@ -150,16 +153,17 @@ def noise_of(values: Floats) -> float:
     n = len(values)
     if n < 3:
         return 0.0
-    second = values[:-2] - 2 * values[1:-1] + values[2:]
-    white = float(1.4826 * np.median(np.abs(second)) / np.sqrt(6))
-    if n < _FEWEST_FOR_BLOCKS:
+    second = np.abs(values[:-2] - 2 * values[1:-1] + values[2:]) / np.sqrt(6)
+    white = float(np.partition(second, len(second) // 4)[len(second) // 4]) / _NORMAL_QUARTER
+    n_parts = min(_MOST_PARTS, n // _FEWEST_IN_PART)
+    if n_parts < 2:
         return white
-    size = n // _BLOCKS
-    tenths = values[n - size * _BLOCKS :].reshape(_BLOCKS, size)
+    size = n // n_parts
+    parts = values[n - size * n_parts :].reshape(n_parts, size)
     place = np.arange(size) - (size - 1) / 2
-    centred = tenths - tenths.mean(axis=1, keepdims=True)
+    centred = parts - parts.mean(axis=1, keepdims=True)
     about_lines = centred - np.outer(centred @ place / (place @ place), place)
-    return max(white, float(np.sort(about_lines.std(axis=1))[2]))
+    return max(white, float(np.sort(about_lines.std(axis=1))[1 if n_parts >= _FEWEST_FOR_SECOND else 0]))
 
 
 def _stretches(near: NDArray[np.bool_], high: NDArray[np.bool_]) -> list[tuple[int, int]]:

@@ -72,13 +72,13 @@ def not_finite_from(curve: Curve) -> int | None:
     >>> not_finite_from(Curve.of("a", np.arange(4.0), np.array([1, np.nan, 1, np.nan])))
     """
     bad = ~curve.is_finite
-    edges = np.flatnonzero(np.diff(bad, prepend=False, append=False))
     if not curve.n or not bad[-1]:
         return None
-    lengths = edges[1::2] - edges[::2]
-    if len(lengths) > 1 and lengths[-1] <= lengths[:-1].max():
-        return None
-    return int(edges[-2])
+    edges = np.flatnonzero(np.diff(bad, prepend=False, append=False))
+    rows = [(int(first), int(end)) for first, end in zip(edges[::2], edges[1::2], strict=True)]
+    missing = [end - first if np.isnan(curve.values[first:end]).all() else 0 for first, end in rows]
+    is_habit = len(rows) > 1 and 0 < missing[-1] <= max(missing[:-1])
+    return None if is_habit else rows[-1][0]
 
 
 def not_finite(case: Case, place: int, went: Course | None) -> Verdict:

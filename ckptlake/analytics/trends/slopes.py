@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -129,7 +130,7 @@ def slope(curve: Curve, *, level: float = 0.95, unit: str = "") -> Slope:
     if np.ptp(used.values) == 0:
         notes.append("all values are equal")
     independent = Check(
-        "independent points", abs(found.autocorrelation) < 2 / np.sqrt(used.n),
+        "independent points", bool(abs(found.autocorrelation) < 2 / np.sqrt(used.n)),
         f"autocorrelation {number(found.autocorrelation, 2)} at lag 1, corrected for",
     )  # fmt: skip
     return Slope(
@@ -185,8 +186,10 @@ def monotone(steps: Floats, values: Floats, level: float = 0.95) -> Monotone:
     )  # fmt: skip
 
 
-def blocks(steps: Floats, values: Floats, most: int) -> tuple[Floats, Floats]:
-    """Return the mean steps and median values of consecutive blocks of one size, at most so many.
+def blocks(
+    steps: Floats, values: Floats, most: int, middle: Callable[..., Floats] = np.median
+) -> tuple[Floats, Floats]:
+    """Return the mean steps and middle values of consecutive blocks of one size, at most so many.
 
     The first points, fewer than a block, are left out where the blocks do not come out even.
 
@@ -198,7 +201,7 @@ def blocks(steps: Floats, values: Floats, most: int) -> tuple[Floats, Floats]:
         return steps, values
     begin = len(steps) % size
     shape = (-1, size)
-    return steps[begin:].reshape(shape).mean(axis=1), np.median(values[begin:].reshape(shape), axis=1)
+    return steps[begin:].reshape(shape).mean(axis=1), middle(values[begin:].reshape(shape), axis=1)
 
 
 def _autocorrelation(residuals: Floats) -> float:

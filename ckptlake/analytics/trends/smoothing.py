@@ -106,7 +106,7 @@ def savitzky_golay(curve: Curve, window: int, degree: int = 2) -> Curve:
         for begin in range(0, len(steps), _WINDOWS_AT_ONCE):
             part = slice(begin, begin + _WINDOWS_AT_ONCE)
             near = sliding_window_view(steps, window)[first[part]] - steps[part, None]
-            widths = np.abs(near).max(axis=1)
+            widths = np.abs(near).max(axis=1) if window > 1 else np.ones(len(near))
             powers = (near / widths[:, None])[:, :, None] ** np.arange(degree + 1)
             # The value at the point itself, where the distance is 0, is the first coefficient.
             q, r = np.linalg.qr(powers)

@@ -96,7 +96,7 @@ def stalls(curve: Curve, *, gap: float = 10.0, slow: float = 1.5) -> Stalls:
     typical = float(np.median(per_step))
     if typical == 0:
         raise InvalidInputError(
-            f"more than half of the points of {curve.label!r:.100} have the time of the one before: times are too coarse"
+            f"more than half of the points of {curve.label!r:.100} have the time of the one before: it is too coarse"
         )
     is_gap = per_step > gap * typical
     is_slow = (median_of_neighbours(np.where(is_gap, typical, per_step), _SLOW_POINTS) > slow * typical) & ~is_gap

@@ -18,6 +18,7 @@ FEWEST_POINTS = 10
 """How many finite points a verdict on the end of a curve takes."""
 _TAIL_SHARE = 0.25
 _TAIL_BLOCKS = 40
+_MOST_TOLERANCES = 1_000
 _FEWEST_FOR_SWINGS = 128
 _FEWEST_SWINGS = 4
 _SWING_SHARE = 0.5
@@ -72,10 +73,10 @@ class Swing:
 def tail_of(steps: Floats, course: Course, limits: Limits) -> Tail:
     """Return what the last quarter of a curve does.
 
-    It is a plateau where all its values, or the interval of its change, lie within what counts as nothing. It improves
-    or worsens where either of two tests, corrected for being two, finds a trend: Mann-Kendall's, strong where points
-    are many and noisy, and that of the signs of its increments, strong where they are few and smooth. Else it is
-    undecided.
+    It is a plateau where all its values, or after two one-sided tests its change, lie within what counts as nothing.
+    It improves or worsens where either of two tests, corrected for being two, finds a trend: Mann-Kendall's, strong
+    where points are many and noisy, and that of the signs of its increments, strong where they are few and smooth.
+    Else it is undecided.
 
     Source: `monotone` for slope, interval and the first test; Cox, D. and Stuart, A. (1955), Biometrika 42, for sign
     tests of trend; Schuirmann, D. (1987), J. Pharmacokinetics and Biopharmaceutics 15, for two one-sided tests.
@@ -88,14 +89,15 @@ def tail_of(steps: Floats, course: Course, limits: Limits) -> Tail:
     n = len(steps)
     begin = min(int(np.searchsorted(steps, steps[-1] - _TAIL_SHARE * (steps[-1] - steps[0]))), n - FEWEST_POINTS)
     values = course.values[begin:]
-    x, y = blocks(steps[begin:], values, _TAIL_BLOCKS)
+    # Means tell more than medians here, and the slope bears blocks that a spike spoils.
+    x, y = blocks(steps[begin:], values, _TAIL_BLOCKS, np.mean)
     trend = monotone(x, y, limits.level)
     width = float(steps[-1] - steps[begin])
     change, low, high = trend.slope * width, trend.low * width, trend.high * width
     material = limits.plateau_share * course.gain
     noise = float(1.4826 * np.median(np.abs(values - trend.intercept - trend.slope * steps[begin:])))
     tolerance = max(material, noise)
-    within = -tolerance <= low and high <= tolerance
+    equivalence = _equivalence(trend, width, tolerance, limits.level)
     p = min(1.0, 2 * min(trend.p, _increments(y)))
     kind: TailKind
     confidence: float | None
@@ -103,12 +105,12 @@ def tail_of(steps: Floats, course: Course, limits: Limits) -> Tail:
         kind, confidence = "plateau", 1.0
     elif p < 1 - limits.level and not (-material <= low and high <= material):
         kind, confidence = "improving" if trend.tau < 0 else "worsening", 1 - p / 2
-    elif within:
-        kind, confidence = "plateau", _equivalence(trend, width, tolerance, limits.level)
+    elif equivalence >= limits.level:
+        kind, confidence = "plateau", equivalence
     else:
         kind, confidence = "undecided", None
     needed = None
-    if kind == "undecided" and np.isfinite(high - low) and tolerance > 0:
+    if kind == "undecided" and high - low < _MOST_TOLERANCES * tolerance:
         needed = int(np.ceil(n * max(((high - low) / (2 * tolerance)) ** 2, 1.1)))
     return Tail(kind, begin, trend, change, low, high, tolerance, confidence, needed)
 
@@ -119,8 +121,8 @@ def plateau_begin(course: Course, tail: Tail) -> int:
     size = max(1, len(values) // 100)
     smooth = median_of_neighbours(values, 2 * size + 1)
     last = float(np.median(values[tail.begin :]))
-    # A median of 2k+1 points wanders by about 1.25 sigma / sqrt(2k+1); three of those are noise.
-    reach = max(tail.tolerance, 3 * 1.25 * course.noise / np.sqrt(2 * size + 1))
+    # A median of 2k+1 points wanders by about 1.25 sigma / sqrt(2k+1); 4.5 of those happen nowhere on a level curve.
+    reach = max(tail.tolerance, 4.5 * 1.25 * course.noise / np.sqrt(2 * size + 1))
     outside = np.flatnonzero(np.abs(smooth[: tail.begin] - last) > reach)
     return int(outside[-1]) + 1 if len(outside) else 0
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import polars as pl
 from scipy import stats
 
@@ -16,6 +19,8 @@ from ckptlake.analytics.trends.tails import FEWEST_POINTS
 from ckptlake.analytics.wording import plural
 from ckptlake.errors import InvalidInputError, NotEnoughDataError
 from ckptlake.types import Direction
+
+_HUGE = 1e150
 
 
 def verdict(curve: Curve, direction: Direction, *, limits: Limits | None = None, unit: str = "") -> Verdict:
@@ -47,7 +52,6 @@ def verdict(curve: Curve, direction: Direction, *, limits: Limits | None = None,
         InvalidInputError: the direction is neither.
 
     Example:
-        >>> import numpy as np
         >>> steps = np.arange(200.0)
         >>> loss = 3 + 5 * np.exp(-steps / 20)
         >>> verdict(Curve("a", steps, np.where(steps < 120, loss, 10.8)), "min").kind
@@ -58,11 +62,12 @@ def verdict(curve: Curve, direction: Direction, *, limits: Limits | None = None,
     """
     if direction not in ("min", "max"):
         raise InvalidInputError(f"the direction is 'min' or 'max', got {direction!r:.100}")
+    curve, n_huge = _bounded(curve)
     finite = curve.finite()
     if not curve.n:
         notes: tuple[str, ...] = (f"there are no points: a verdict on the end takes {FEWEST_POINTS}",)
     else:
-        notes = _notes(curve)
+        notes = _notes(curve, n_huge)
     sign = 1.0 if direction == "min" else -1.0
     case = Case(curve, finite, sign, Limits() if limits is None else limits, unit, notes)
     went = course(sign * finite.values, case.limits) if finite.n else None
@@ -129,8 +134,18 @@ def alarm_rate(found: Verdicts, *, level: float = 0.95) -> AlarmRate:
     )  # fmt: skip
 
 
-def _notes(curve: Curve) -> tuple[str, ...]:
+def _bounded(curve: Curve) -> tuple[Curve, int]:
+    """Return the curve with values that squares would overflow as infinities, and how many they are."""
+    huge = curve.is_finite & (np.abs(curve.values) > _HUGE)
+    if not huge.any():
+        return curve, 0
+    return replace(curve, values=np.where(huge, np.copysign(np.inf, curve.values), curve.values)), int(huge.sum())
+
+
+def _notes(curve: Curve, n_huge: int) -> tuple[str, ...]:
     notes = []
+    if n_huge:
+        notes.append(f"{plural(n_huge, 'value')} beyond {_HUGE:g} count as infinite")
     if n_bad := int((~curve.is_finite).sum()):
         notes.append(f"{plural(n_bad, 'value')} of {curve.n:,} NaN or infinite")
     if curve.n_repeated:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from ckptlake.query.analysis.curves import CurveQuestions
 from ckptlake.query.analysis.params import ParamQuestions
 from ckptlake.query.analysis.results import ResultQuestions
+from ckptlake.query.analysis.trends import TrendQuestions
 
 
-class Analysis(ResultQuestions, CurveQuestions, ParamQuestions):
+class Analysis(ResultQuestions, TrendQuestions, ParamQuestions):
     """Questions about the results of runs, one call each: ``lake.analysis``, or ``query.analyze()`` for some runs.
 
     Each call reads what it needs as a frame and gives it to a function of `ckptlake.analytics`, which takes frames from

@@ -155,6 +155,7 @@ class TestEffectSizes:
         assert crude.mean() > 1.1
         assert crude.mean() * one / crude[0] == pytest.approx(1.0, abs=0.02)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("shift", [0.0, 1.0, 2.0])
     def test_a12_and_cliffs_delta(self, shift: float) -> None:
         truth = float(stats.norm.cdf(shift / np.sqrt(2)))
@@ -169,6 +170,7 @@ class TestEffectSizes:
 
 
 class TestAgainstATarget:
+    @pytest.mark.slow
     @pytest.mark.parametrize("alpha", [0.05, 0.01])
     def test_t_of_normal_values(self, alpha: float) -> None:
         rng = np.random.default_rng(2)
@@ -183,7 +185,10 @@ class TestAgainstATarget:
 
     @pytest.mark.slow
     def test_the_bootstrap_bears_skewed_values_better_than_t(self) -> None:
-        """A long tail above the mean: a t test finds the mean below it far too often, the bootstrap less often."""
+        """A long tail above the mean: a t test finds the mean below it far too often, the bootstrap less so.
+
+        Neither keeps 5 %: no test of one mean does for few skewed values, and the documentation says so.
+        """
         rng = np.random.default_rng(2)
         rates = []
         for test in (one_sample_t, bootstrap_t):
@@ -192,8 +197,8 @@ class TestAgainstATarget:
             ]
             rates.append(share([p < 0.05 for p in found if p is not None]))
         by_t, by_bootstrap = rates
-        assert by_t > 0.07
-        assert 0.04 <= by_bootstrap <= 0.06
+        assert by_t > 0.1
+        assert 0.06 < by_bootstrap < 0.09
 
 
 @pytest.mark.slow
@@ -203,7 +208,7 @@ def test_what_differs_by_the_margin_is_called_equivalent_as_often_as_promised() 
         equivalent(
             frame_of(rng.normal(size=(2, 30)) + np.array([[1.0], [0.0]])), "loss", by="lr", margin=1.0
         ).is_equivalent
-        for _ in range(SIMULATIONS)
+        for _ in range(5 * SIMULATIONS)
     ]
     assert 0.04 <= share(found) <= 0.06
 

@@ -58,9 +58,9 @@ def test_it_is_told_where_runs_end_and_which_diverged() -> None:
     assert found.ends.tolist() == [9.0, 3.0]
     assert found.notes == ("short: 2 values of 5 NaN or infinite; it diverged and counts until 3",)
     assert found.sentence() == "2 runs on 10 points from step 0 to 9; the first run ends at 3."
-    shared = found.shared()
-    assert shared.grid.tolist() == [0.0, 1.0, 2.0, 3.0]
-    assert shared.notes[-1] == "only step 0 to 3 lies in every run, of 0 to 9; short ends first"
+    both = found.overlap()
+    assert both.grid.tolist() == [0.0, 1.0, 2.0, 3.0]
+    assert both.notes[-1] == "only step 0 to 3 lies in every run, of 0 to 9; short ends first"
     assert found.frame.filter(pl.col("run") == "short")["value"].null_count() == 6
 
 
@@ -90,7 +90,7 @@ def test_what_cannot_be_aligned(curves: list[Curve], grid: np.ndarray | None, to
 def test_nothing_shared_names_the_runs() -> None:
     apart = [Curve.of("a", np.array([0.0, 1.0]), np.ones(2)), Curve.of("b", np.array([5.0, 6.0]), np.ones(2))]
     with pytest.raises(NotEnoughDataError, match="b begins at step 5 and a ends at step 1"):
-        align(apart).shared()
+        align(apart).overlap()
     with pytest.raises(NotEnoughDataError, match="b begins at step 5 and a ends at 1"):
         areas_under(apart)
 

@@ -41,19 +41,19 @@ def coverage(kind: str, sizes: tuple[int, ...], n_simulations: int, n_resamples:
     return hits / n_simulations
 
 
-@pytest.mark.parametrize("kind", NOISE)
+@pytest.mark.parametrize("kind", ["smooth", "white"])
 def test_a_band_of_eight_runs_covers_as_it_says(kind: str) -> None:
     assert 0.93 <= coverage(kind, (8,), 2000) <= 0.97
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", NOISE)
-@pytest.mark.parametrize("sizes", [(6,), (20,), (6, 6), (8, 12), (20, 20)], ids=str)
+@pytest.mark.parametrize("sizes", [(6,), (8,), (20,), (6, 6), (8, 12), (20, 20)], ids=str)
 def test_bands_cover_as_they_say(kind: str, sizes: tuple[int, ...]) -> None:
     assert 0.93 <= coverage(kind, sizes, 2000) <= 0.97
 
 
-@pytest.mark.parametrize("kind", NOISE)
+@pytest.mark.parametrize("kind", ["smooth", "white"])
 @pytest.mark.parametrize("sizes", [(3,), (5,), (3, 3), (4, 5)], ids=str)
 def test_few_runs_are_covered_at_least_as_often_as_said(kind: str, sizes: tuple[int, ...]) -> None:
     """Šidák's correction is exact for independent points and wider than needed for smooth ones."""

@@ -94,7 +94,7 @@ class TestTimeToThreshold:
         runs = [falling("a", 6), falling("b", 6), broken, falling("c", 99)]
         found = time_to_threshold(runs, 2.0, "min")
         assert found.table.filter(run="broken").row(0) == ("broken", False, 10.0, "diverged")
-        assert "broken diverged and count as never reaching it" in found.notes
+        assert "broken: diverged, counted as never reaching it" in found.notes
         assert found.survival.share.tolist() == [0.5, 0.5]
 
     def test_a_run_stopped_early_is_told(self) -> None:

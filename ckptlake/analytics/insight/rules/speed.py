@@ -95,5 +95,6 @@ def studentized(values: Floats, groups: np.ndarray) -> tuple[Floats, Floats]:
     error = np.sqrt(without / share)
     tiny = 1e-12 * max(float(np.abs(values).max()), 1.0)
     known = error > tiny
-    t = np.divide(residual, error, out=np.where(np.abs(residual) > tiny, np.sign(residual) * np.inf, 0.0), where=known)
+    certain = np.where(np.abs(residual) > tiny, np.copysign(np.inf, residual), 0.0)
+    t = np.divide(residual, error, out=certain, where=known)
     return t, residual * share

@@ -1,0 +1,147 @@
+"""What curves do and where they will end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ckptlake.errors import InvalidInputError
+from ckptlake.query.analysis.curves import CurveQuestions
+from ckptlake.types import Direction
+
+if TYPE_CHECKING:
+    from ckptlake.analytics.curve import Curve
+    from ckptlake.analytics.forecasts import Forecast, StopAdvice
+    from ckptlake.analytics.frames import Columns
+    from ckptlake.analytics.trends import Overfitting, Slope, Stalls, Verdicts
+
+
+class TrendQuestions(CurveQuestions):
+    """What can be asked about where the curves of runs go.
+
+    A run is named by its name or its id. Forecasts learn from the finished runs of the same query, the live one and the
+    repeats of its configuration left out of what tells how sure they are.
+    """
+
+    def verdicts(self, metric: str, *, direction: Direction | None = None, unit: str = "") -> Verdicts:
+        """Return what each curve does at its end and since when: improving, on a plateau, diverged and more."""
+        from ckptlake.analytics.trends import verdicts
+
+        return verdicts(self._points(metric), self.direction(metric, direction), run="curve", unit=unit)
+
+    def slope(self, metric: str, run: str, *, unit: str = "") -> Slope:
+        """Return how fast a curve rises or falls in the middle, with an interval that knows of autocorrelation."""
+        from ckptlake.analytics.trends import slope
+
+        return slope(self._curve(metric, run), unit=unit)
+
+    def overfitting(
+        self, train: str, validation: str, run: str, *, direction: Direction | None = None, unit: str = ""
+    ) -> Overfitting:
+        """Return whether a run overfits, since when its gap grows, and the best step to stop at.
+
+        Args:
+            train: the metric in training, such as ``"train/loss"``.
+            validation: the same in validation, such as ``"val/loss"``.
+            run: the name or id of the run.
+            direction: ``"min"`` or ``"max"``; by default what `run.define` has declared of `validation`.
+            unit: of both.
+        """
+        from ckptlake.analytics.trends import overfitting
+
+        better = self.direction(validation, direction)
+        return overfitting(self._curve(train, run), self._curve(validation, run), better, unit=unit)
+
+    def stalls(self, metric: str, run: str) -> Stalls:
+        """Return when a run stood still or went slower, by the times at which it logged a metric."""
+        from ckptlake.analytics.curve import curves_of
+        from ckptlake.analytics.curves import elapsed
+        from ckptlake.analytics.trends import stalls
+
+        points = elapsed(self._points(metric), time="ts")
+        return stalls(_named(curves_of(points, value="elapsed_s", run="curve"), self._name_of(run)))
+
+    def forecast(
+        self,
+        metric: str,
+        run: str,
+        horizon: float | None = None,
+        *,
+        by: Columns | None = None,
+        direction: Direction | None = None,
+        level: float = 0.9,
+        unit: str = "",
+    ) -> Forecast:
+        """Return where a live run will end.
+
+        Args:
+            metric: the metric.
+            run: the name or id of the run.
+            horizon: the step it is to be at; by default that at which the finished runs ended, if it is the same.
+            by: the columns that tell which runs are repeats of each other; by default all params but seeds.
+            direction: ``"min"`` or ``"max"``; by default what `run.define` has declared.
+            level: of the interval.
+            unit: of the metric.
+
+        Raises:
+            InvalidInputError: there is no such run, it diverged, or no horizon is given and finished runs ended apart.
+            NotEnoughDataError: it has too few points.
+        """
+        from ckptlake.analytics.forecasts import forecast_beside
+
+        better, live = self.direction(metric, direction), self._curve(metric, run)
+        finished, groups = self._finished(metric, live.label, by)
+        return forecast_beside(
+            live, finished, horizon, groups=groups, direction=better, level=level, unit=unit
+        )  # fmt: skip
+
+    def should_stop(
+        self,
+        metric: str,
+        run: str,
+        target: float | None = None,
+        *,
+        horizon: float | None = None,
+        by: Columns | None = None,
+        direction: Direction | None = None,
+        unit: str = "",
+    ) -> StopAdvice:
+        """Return how likely a live run ends better than a target, by default the best end of the others."""
+        from ckptlake.analytics.forecasts import should_stop
+
+        better, live = self.direction(metric, direction), self._curve(metric, run)
+        finished, groups = self._finished(metric, live.label, by)
+        return should_stop(
+            live, finished, target=target, direction=better, horizon=horizon, groups=groups, unit=unit
+        )  # fmt: skip
+
+    def _curve(self, metric: str, run: str) -> Curve:
+        return _named(self._curves(metric), self._name_of(run))
+
+    def _name_of(self, run: str) -> str:
+        """Return the name of the curve of a run.
+
+        Raises:
+            InvalidInputError: there is no such run among these.
+        """
+        runs = self._described()
+        found = runs.filter((runs["run_id"] == run) | (runs["curve"] == run))["curve"].to_list()
+        if not found:
+            raise InvalidInputError(
+                f"there is no run {run!r:.100} among these: give its id, or a name that is its alone"
+            )
+        return str(found[0])
+
+    def _finished(self, metric: str, live: str, by: Columns | None) -> tuple[list[Curve], list[str]]:
+        """Return the curves of the finished runs but one, and the configuration of each."""
+        runs = self._described()
+        done = set(runs.filter(runs["status"] == "finished")["curve"]) - {live}
+        groups = self.curve_groups(metric, by=by)
+        found = [(curve, label) for label, curves in groups.items() for curve in curves if curve.label in done]
+        return [curve for curve, _ in found], [label for _, label in found]
+
+
+def _named(curves: tuple[Curve, ...], name: str) -> Curve:
+    found = [curve for curve in curves if curve.label == name]
+    if not found:
+        raise InvalidInputError(f"the run {name!r:.100} has no point of this metric")
+    return found[0]

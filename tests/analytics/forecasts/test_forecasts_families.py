@@ -1,0 +1,115 @@
+"""Fits of families of curves, and forecasts of one curve alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from analytics_forecast_curves import MEMBERS, STEPS, half
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import curve_fit
+
+from ckptlake.analytics.curve import Curve
+from ckptlake.analytics.forecasts import Decay, forecast
+from ckptlake.analytics.forecasts.extrapolation import fit_family
+from ckptlake.analytics.forecasts.seen import look
+from ckptlake.errors import InvalidInputError
+
+NONE = np.empty((1, 0))
+
+
+def seen_half(values: np.ndarray) -> Curve:
+    return half(Curve.of("a", np.arange(1.0, len(values) + 1), values))
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+def test_a_member_of_a_family_is_found_again(name: str) -> None:
+    ideal = MEMBERS[name](np.arange(1.0, 201.0))
+    curve = seen_half(ideal)
+    fitted = fit_family(look(curve, 200, "min"), name)
+    assert fitted.at(np.array([2.0]), NONE)[0] == pytest.approx(ideal[-1], abs=1e-4)
+    found = forecast(curve, 200)
+    assert found.value == pytest.approx(ideal[-1], abs=2e-4)
+    assert found.beats_baselines
+    assert found.interval is not None
+    assert found.interval.width < 0.01
+
+
+@settings(max_examples=25)
+@given(st.floats(-5, 5), st.floats(0.1, 10), st.floats(0.1, 1.5), st.sampled_from([1e-3, 1.0, 1e6]))
+def test_power_laws_are_found_again_in_any_unit(end: float, scale: float, power: float, unit: float) -> None:
+    steps = np.arange(1.0, 101.0)
+    ideal = unit * (end + scale * steps**-power)
+    curve = Curve.of("a", steps[:50], ideal[:50])
+    fitted = fit_family(look(curve, 100, "min"), "power law")
+    assert abs(fitted.at(np.array([2.0]), NONE)[0] - ideal[-1]) < 1e-3 * unit * scale
+
+
+def test_a_noisy_power_law_is_fitted_as_scipy_does() -> None:
+    steps = np.arange(1.0, 101.0)
+    noisy = MEMBERS["power law"](steps) + np.random.default_rng(3).normal(0, 0.01, 100)
+    fitted = fit_family(look(Curve.of("a", steps, noisy), 200, "min"), "power law")
+    kept = steps >= 10
+    law, _ = curve_fit(lambda t, a, b, c: a + b * t**-c, steps[kept], noisy[kept], p0=(3, 2, 0.5), maxfev=20_000)
+    expected = law[0] + law[1] * 200 ** -law[2]
+    # Huber's weights move the fit within its error, no further.
+    assert fitted.at(np.array([2.0]), NONE)[0] == pytest.approx(expected, abs=0.01)
+
+
+def test_spikes_hardly_move_a_fit() -> None:
+    steps = np.arange(1.0, 101.0)
+    noisy = MEMBERS["power law"](steps) + np.random.default_rng(3).normal(0, 0.01, 100)
+    spiked = noisy.copy()
+    spiked[[30, 45, 70]] += 2
+    clean, hit = (
+        fit_family(look(Curve.of("a", steps, values), 200, "min"), "power law").at(np.array([2.0]), NONE)[0]
+        for values in (noisy, spiked)
+    )
+    assert hit == pytest.approx(clean, abs=0.05)
+
+
+@pytest.mark.parametrize(("kind", "start"), [("cosine", 0.0), ("linear", 0.3)])
+def test_the_schedule_of_the_learning_rate_is_told_apart(kind: str, start: float) -> None:
+    steps = np.arange(1.0, 201.0)
+    decay = Decay(kind, start)  # type: ignore[arg-type]
+    ideal = 3 + 2 * steps**-0.5 + 0.4 * decay.at(steps / 200)
+    curve = Curve.of("a", steps[:120], ideal[:120])
+    told, untold = (abs(forecast(curve, 200, schedule=given).value - ideal[-1]) for given in (decay, None))
+    assert told < 2e-3
+    assert untold > 5 * told
+
+
+def test_a_learning_rate_that_has_not_begun_to_fall_is_told() -> None:
+    curve = seen_half(MEMBERS["power law"](np.arange(1.0, 201.0)))
+    found = forecast(curve, 200, schedule=Decay("linear", start=0.6))
+    assert "has not begun to fall" in found.notes[0]
+    assert found.value == forecast(curve, 200).value
+
+
+def test_what_is_no_decay_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match="'cosine' or 'linear', got 'step'"):
+        Decay("step")  # type: ignore[arg-type]
+    with pytest.raises(InvalidInputError, match=r"got 1\.0"):
+        Decay("linear", start=1.0)
+
+
+def test_forecasts_are_the_same_each_time_and_differ_by_seed() -> None:
+    noisy = MEMBERS["power law"](STEPS) + np.random.default_rng(0).normal(0, 0.02, 64)
+    curve = seen_half(noisy)
+    assert forecast(curve, 64).interval == forecast(curve, 64).interval
+    assert forecast(curve, 64).interval != forecast(curve, 64, seed=1).interval
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("name", ["power law", "exponential", "log-power"])
+def test_intervals_of_one_curve_alone_hold_where_its_family_is_known(name: str) -> None:
+    """At least as often as they say: the choice among families makes them wider than one family needs."""
+    random, hits = np.random.default_rng(0), 0
+    steps = np.arange(1.0, 201.0)
+    for seed in range(2000):
+        values = MEMBERS[name](steps) + random.normal(0, 0.02, 200)
+        interval = forecast(Curve.of("a", steps[:100], values[:100]), 200, level=0.95, seed=seed).interval
+        assert interval is not None
+        hits += values[-1] in interval
+    assert hits / 2000 >= 0.93
