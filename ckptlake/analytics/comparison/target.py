@@ -88,8 +88,9 @@ def against(
     """Test whether the mean of runs of one configuration is better than a target, one-sided.
 
     Student's t is the default. It is right for normal values; for few skewed ones no test of a mean is exact: with a
-    long tail on the worse side t finds the target reached too often, and ``"bootstrap"`` (Efron's bootstrap t) less
-    often so (7 to 8 % instead of 5 % for 20 exponential values, where t has 11 %). ``"sign-flip"`` is exact where values lie symmetrically around their mean.
+    long tail on the worse side t finds the target reached too often, ``"bootstrap"`` (Efron's bootstrap t) less so: 7
+    to 8 % instead of 5 % for 20 exponential values, where t has 11 %. ``"sign-flip"`` is exact where values lie
+    symmetrically around their mean.
 
     Args:
         runs: one row a run, or the sample itself.
