@@ -10,11 +10,11 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
-from statsmodels.duration.survfunc import survdiff
-from statsmodels.stats.multitest import multipletests
 
 from ckptlake.analytics.frames import Floats
+from ckptlake.analytics.libraries import need
 from ckptlake.analytics.results import Interval
+from ckptlake.analytics.statistics.corrections import adjusted
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,10 +98,15 @@ def log_rank(first: Durations, second: Durations) -> tuple[float, float]:
 
 
 def log_rank_all(groups: Sequence[Durations]) -> tuple[float, float]:
-    """Return chi-squared and p-value of the log-rank test that two or more groups are all alike (statsmodels)."""
+    """Return chi-squared and p-value of the log-rank test that two or more groups are all alike (statsmodels).
+
+    Raises:
+        MissingDependencyError: statsmodels is not installed.
+    """
+    survfunc = need("statsmodels.duration.survfunc", "a log-rank test of several groups")
     number = np.repeat(np.arange(len(groups)), [len(group.times) for group in groups])
     times, ended = (np.concatenate(parts) for parts in zip(*((g.times, g.ended) for g in groups), strict=True))
-    statistic, p = survdiff(times, ended.astype(int), number)
+    statistic, p = survfunc.survdiff(times, ended.astype(int), number)
     return float(statistic), float(p)
 
 
@@ -115,7 +120,7 @@ def log_rank_pairs(groups: Sequence[Durations]) -> list[tuple[int, int, float, f
     if not pairs:
         return []
     raw = [log_rank(groups[i], groups[j])[1] for i, j in pairs]
-    corrected = multipletests(raw, method="holm")[1]
+    corrected = adjusted(raw, "holm")
     return [(i, j, p, float(holm)) for (i, j), p, holm in zip(pairs, raw, corrected, strict=True)]
 
 

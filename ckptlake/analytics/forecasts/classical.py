@@ -13,6 +13,7 @@ from ckptlake.analytics.forecasts.forecast import Forecast
 from ckptlake.analytics.forecasts.outlook import Outlook
 from ckptlake.analytics.forecasts.seen import Direction, look
 from ckptlake.analytics.frames import Floats
+from ckptlake.analytics.libraries import need
 from ckptlake.analytics.results import Check, Interval
 from ckptlake.errors import InvalidInputError
 
@@ -108,19 +109,18 @@ def _half_normal(count: int) -> Floats:
 
 def _told(model: str, values: Floats, ahead: int) -> tuple[Floats, Floats, bool]:
     """Return mean and standard deviation of each of the next values, and whether the fit converged."""
-    from statsmodels.tsa.arima.model import ARIMA
-    from statsmodels.tsa.exponential_smoothing.ets import ETSModel
-
     fitted: Any
     with warnings.catch_warnings():
         # What statsmodels warns of is told in the notes: a fit that did not converge.
         warnings.simplefilter("ignore")
         if model == "arima":
-            fitted = ARIMA(values, order=(1, 1, 1), trend="t").fit()
+            models = need("statsmodels.tsa.arima.model", "a forecast by ARIMA")
+            fitted = models.ARIMA(values, order=(1, 1, 1), trend="t").fit()
             told = fitted.get_forecast(ahead)
             converged = bool(fitted.mle_retvals["converged"])
             return np.asarray(told.predicted_mean), np.asarray(told.se_mean), converged
-        fitted = ETSModel(values, trend="add", damped_trend=True).fit(disp=False)
+        models = need("statsmodels.tsa.exponential_smoothing.ets", "a forecast by exponential smoothing")
+        fitted = models.ETSModel(values, trend="add", damped_trend=True).fit(disp=False)
         deviation = np.sqrt(smoothing_variance(fitted.params, fitted.scale, ahead))
         return np.asarray(fitted.forecast(ahead)), deviation, bool(fitted.mle_retvals["converged"])
 

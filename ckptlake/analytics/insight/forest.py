@@ -8,7 +8,7 @@ import numpy as np
 
 from ckptlake.analytics.frames import Floats
 from ckptlake.analytics.insight.design import Design
-from ckptlake.analytics.insight.libraries import need
+from ckptlake.analytics.libraries import need
 from ckptlake.analytics.results import Check
 from ckptlake.analytics.wording import number
 

@@ -13,7 +13,7 @@ from ckptlake.analytics.frames import Columns, Floats
 from ckptlake.analytics.insight.decomposition import Shares, shares_of
 from ckptlake.analytics.insight.design import Design, design_of
 from ckptlake.analytics.insight.forest import TREES, TREES_OF_A_DRAW, check_of_forest, explained, fit, forests_of_folds
-from ckptlake.analytics.insight.libraries import need
+from ckptlake.analytics.libraries import need
 from ckptlake.analytics.progress import track
 from ckptlake.analytics.results import Result
 from ckptlake.analytics.wording import listing, number, p_value, plural

@@ -13,8 +13,8 @@ import polars as pl
 
 from ckptlake.analytics.comparison.outcome import Direction
 from ckptlake.analytics.frames import Floats
-from ckptlake.analytics.insight.libraries import need
 from ckptlake.analytics.insight.space import Param, Space, finite_or_null
+from ckptlake.analytics.libraries import need
 
 _WORDS = {"min": "minimize", "max": "maximize"}
 

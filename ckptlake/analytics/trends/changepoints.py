@@ -1,4 +1,4 @@
-"""Steps at which the mean of a series jumps (needs the `insight` extra)."""
+"""Steps at which the mean of a series jumps (needs the `analysis` extra)."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import polars as pl
 from ckptlake.analytics.charts import Axis, Chart, line_chart
 from ckptlake.analytics.curve import Curve
 from ckptlake.analytics.frames import Floats
+from ckptlake.analytics.libraries import need
 from ckptlake.analytics.results import Check, Result
 from ckptlake.analytics.wording import listing, number, plural
-from ckptlake.errors import InvalidInputError, MissingDependencyError, NotEnoughDataError
+from ckptlake.errors import InvalidInputError, NotEnoughDataError
 
 MOST_POINTS = 20_000
 _HIGHEST_AUTOCORRELATION = 0.95
@@ -76,12 +77,7 @@ def change_points(curve: Curve, *, penalty: float | None = None, fewest: int = 5
         >>> change_points(Curve("a", np.arange(200.0), noise + (np.arange(200) >= 120))).steps
         (120.0,)
     """
-    try:
-        from ruptures import KernelCPD
-    except ImportError as error:
-        raise MissingDependencyError(
-            "change-points need ruptures: install it with pip install 'ckptlake[insight]'"
-        ) from error
+    ruptures = need("ruptures", "a search for change-points")
     if fewest < 1 or (penalty is not None and not penalty > 0):
         raise InvalidInputError(f"fewest and penalty are positive, got {fewest} and {penalty}")
     finite = curve.finite()
@@ -100,7 +96,7 @@ def change_points(curve: Curve, *, penalty: float | None = None, fewest: int = 5
     ends: list[int] = [finite.n]
     if np.ptp(finite.values) > 0:
         centred = (finite.values - finite.values.mean())[:, None]
-        ends = KernelCPD(kernel="linear", min_size=fewest).fit(centred).predict(pen=max(chosen, 1e-12))
+        ends = ruptures.KernelCPD(kernel="linear", min_size=fewest).fit(centred).predict(pen=max(chosen, 1e-12))
     begins = [0, *ends[:-1]]
     table = pl.DataFrame(
         {

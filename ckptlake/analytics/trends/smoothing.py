@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy import ndimage
-from statsmodels.nonparametric.smoothers_lowess import lowess as statsmodels_lowess
 
 from ckptlake.analytics.curve import Curve
 from ckptlake.analytics.frames import Floats
+from ckptlake.analytics.libraries import need
 from ckptlake.analytics.wording import plural
 from ckptlake.errors import InvalidInputError, NotEnoughDataError
 
@@ -144,10 +144,11 @@ def lowess(curve: Curve, share: float = 0.1, *, n_robust: int = 3) -> Curve:
             f"a share lies above 0 and up to 1 and n_robust is not negative; got {share}, {n_robust}"
         )
     _check_enough(curve, int(np.ceil(3 / share)))
+    smoothers = need("statsmodels.nonparametric.smoothers_lowess", "LOWESS")
 
     def smooth(steps: Floats, values: Floats) -> Floats:
         delta = 0.0 if len(steps) <= 1000 else (steps[-1] - steps[0]) / 1000
-        found: Floats = statsmodels_lowess(
+        found: Floats = smoothers.lowess(
             values, steps, frac=share, it=n_robust, delta=delta, is_sorted=True, return_sorted=False
         )
         return found

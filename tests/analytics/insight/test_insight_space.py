@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ckptlake.analytics.insight.design import columns_of, design_of, encoded
-from ckptlake.analytics.insight.libraries import need
 from ckptlake.analytics.insight.space import Condition, is_seed, space_of
+from ckptlake.analytics.libraries import need
 from ckptlake.errors import InvalidInputError, MissingDependencyError, NotEnoughDataError
 
 
@@ -142,7 +142,7 @@ class TestDesign:
 
 def test_a_missing_library_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn", None)
-    with pytest.raises(MissingDependencyError, match=r"a forest needs scikit-learn: .* 'ckptlake\[insight\]'"):
+    with pytest.raises(MissingDependencyError, match=r"a forest needs scikit-learn: .* 'ckptlake\[analysis\]'"):
         need("sklearn", "a forest")
     with pytest.raises(ModuleNotFoundError, match="nothing_there"):
         need("optuna.nothing_there", "a forest")

@@ -111,7 +111,7 @@ class TestChangePoints:
 
     def test_without_ruptures_it_says_what_to_install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "ruptures", None)
-        with pytest.raises(MissingDependencyError, match=r"pip install 'ckptlake\[insight\]'"):
+        with pytest.raises(MissingDependencyError, match=r"pip install 'ckptlake\[analysis\]'"):
             change_points(Curve("run", np.arange(20.0), np.ones(20)))
 
 

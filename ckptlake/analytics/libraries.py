@@ -7,7 +7,7 @@ from types import ModuleType
 
 from ckptlake.errors import MissingDependencyError
 
-_PACKAGES = {"sklearn": "scikit-learn", "optuna": "optuna"}
+_PACKAGES = {"optuna": "optuna", "ruptures": "ruptures", "sklearn": "scikit-learn", "statsmodels": "statsmodels"}
 
 
 def need(module: str, purpose: str) -> ModuleType:
@@ -31,5 +31,5 @@ def need(module: str, purpose: str) -> ModuleType:
         if error.name != library:
             raise
         raise MissingDependencyError(
-            f"{purpose} needs {_PACKAGES[library]}: install it by `pip install 'ckptlake[insight]'`"
+            f"{purpose} needs {_PACKAGES[library]}: install it by `pip install 'ckptlake[analysis]'`"
         ) from None
