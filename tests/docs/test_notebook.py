@@ -33,8 +33,9 @@ def test_notebook_runs(path: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not SPEEDRUN_LOGS.exists(), reason="the logs of the speed run are not beside the clone")
-def test_the_questions_are_answered_on_real_logs_too(tmp_path: Path) -> None:
-    _check_runs(ROOT / "notebooks" / "02_query.ipynb", tmp_path, SPEEDRUN_LOGS)
+@pytest.mark.parametrize("name", ["02_query.ipynb", "03_compare_runs.ipynb"])
+def test_the_questions_are_answered_on_real_logs_too(name: str, tmp_path: Path) -> None:
+    _check_runs(ROOT / "notebooks" / name, tmp_path, SPEEDRUN_LOGS)
 
 
 def _check_runs(path: Path, tmp_path: Path, logs: Path) -> None:

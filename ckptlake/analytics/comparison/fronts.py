@@ -26,24 +26,24 @@ class ParetoFront(Result):
 
     Attributes:
         objectives: each metric with its direction.
-        frame: the rows of the front, all their columns, sorted by the first metric, the best first.
+        table: the rows of the front, all their columns, sorted by the first metric, the best first.
         rest: the rows that some other run beats, in their order.
     """
 
     objectives: Mapping[str, Direction]
-    frame: pl.DataFrame
+    table: pl.DataFrame
     rest: pl.DataFrame
 
     def sentence(self) -> str:
         aims = listing(f"{'lower' if way == 'min' else 'higher'} {name}" for name, way in self.objectives.items())
-        found = f"{self.frame.height:,} of {plural(self.n, 'run')} are on the Pareto front of {aims}"
+        found = f"{self.table.height:,} of {plural(self.n, 'run')} are on the Pareto front of {aims}"
         return " ".join([*self.notes, f"{found}: none of the others is at least as good in all and better in one."])
 
     def chart(self) -> Chart:
         """Return the first two metrics of the front; and of the other runs, where there are at most 2,000."""
         first, *others = self.objectives
         second = others[0] if others else first
-        drawn = [(self.frame, "front")]
+        drawn = [(self.table, "front")]
         if self.rest.height <= _MOST_DRAWN:
             drawn.append((self.rest, "beaten"))
         rows = [
@@ -71,7 +71,7 @@ def pareto(frame: pl.DataFrame, objectives: Mapping[str, Direction]) -> ParetoFr
 
     Example:
         >>> frame = pl.DataFrame({"run": ["a", "b", "c"], "loss": [0.1, 0.2, 0.3], "time": [9, 5, 7]})
-        >>> pareto(frame, {"loss": "min", "time": "min"}).frame["run"].to_list()
+        >>> pareto(frame, {"loss": "min", "time": "min"}).table["run"].to_list()
         ['a', 'b']
     """
     if not objectives:
@@ -91,7 +91,7 @@ def pareto(frame: pl.DataFrame, objectives: Mapping[str, Direction]) -> ParetoFr
     front, best_first = known.filter(on_front), np.argsort(table[whole][on_front][:, 0], kind="stable")
     return ParetoFront(
         n=known.height, method="non-dominated sorting", notes=_notes(frame, columns, objectives, whole),
-        objectives=dict(objectives), frame=front[best_first.tolist()], rest=known.filter(~on_front),
+        objectives=dict(objectives), table=front[best_first.tolist()], rest=known.filter(~on_front),
     )  # fmt: skip
 
 

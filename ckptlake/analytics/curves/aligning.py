@@ -41,7 +41,7 @@ class Aligned(Result):
     ends: Floats
 
     @property
-    def frame(self) -> pl.DataFrame:
+    def table(self) -> pl.DataFrame:
         """One row a run and grid point: ``run``, ``x`` and ``value``, null outside the run."""
         return pl.DataFrame(
             {
@@ -85,7 +85,7 @@ class Aligned(Result):
         )
 
     def chart(self) -> Chart:
-        rows = self.frame.drop_nulls().iter_rows(named=True)
+        rows = self.table.drop_nulls().iter_rows(named=True)
         return line_chart(
             "Aligned curves", rows, x=Axis("x", self.x), y=Axis("value", self.unit or "value"), color="run"
         )

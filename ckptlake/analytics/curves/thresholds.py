@@ -59,7 +59,7 @@ class ThresholdComparison(Result):
         x: what is counted until then.
         threshold: the value to reach.
         statistic: chi-squared of the log-rank test over all groups.
-        p: its p-value.
+        p_value: of that test.
         table: a row a group: ``group``, ``runs``, ``reached``, ``median``, ``low`` and ``high``.
         pairs: a row a pair: ``first``, ``second``, ``p`` of its log-rank test and ``p_holm`` after Holm's correction.
     """
@@ -67,7 +67,7 @@ class ThresholdComparison(Result):
     x: str
     threshold: float
     statistic: float
-    p: float
+    p_value: float
     table: pl.DataFrame
     pairs: pl.DataFrame
 
@@ -76,10 +76,10 @@ class ThresholdComparison(Result):
             f"{row['group']} {'never' if row['median'] is None else number(row['median'])}"
             for row in self.table.iter_rows(named=True)
         )
-        told = "differ" if self.p < 0.05 else "do not differ reliably"
+        told = "differ" if self.p_value < 0.05 else "do not differ reliably"
         return (
             f"The {plural(self.table.height, 'group')} {told} in how long they take to {number(self.threshold)} "
-            f"(log-rank {p_value(self.p)}); median {self.x}: {medians}."
+            f"(log-rank {p_value(self.p_value)}); median {self.x}: {medians}."
         )
 
     def chart(self) -> Chart:
@@ -158,7 +158,7 @@ def compare_times(
         >>> def runs(name, *ends):
         ...     return [Curve.of(f"{name}{end}", np.array([0.0, end]), np.array([4.0, 1.0])) for end in ends]
         >>> found = compare_times({"a": runs("a", 1, 2, 3, 4), "b": runs("b", 11, 12, 13, 14)}, 1.5, "min")
-        >>> found.p < 0.05, found.table["median"].to_list()
+        >>> found.p_value < 0.05, found.table["median"].to_list()
         (True, [2.0, 12.0])
     """
     if len(groups) < 2:
@@ -182,7 +182,7 @@ def compare_times(
         n=sum(found.n for found in each.values()), method="log-rank test; Kaplan-Meier medians", unit=unit,
         checks=tuple(check for found in each.values() for check in found.checks if check.holds is not True),
         notes=tuple(f"{label}: {note}" for label, found in each.items() for note in found.notes), x=x,
-        threshold=threshold, statistic=statistic, p=p, table=pl.DataFrame(rows, infer_schema_length=None),
+        threshold=threshold, statistic=statistic, p_value=p, table=pl.DataFrame(rows, infer_schema_length=None),
         pairs=pl.DataFrame(pairs),
     )  # fmt: skip
 

@@ -23,22 +23,22 @@ class Configurations(Result):
     """Runs with the configuration that each belongs to.
 
     Attributes:
-        frame: the frame given, with nested params made flat and a column `configuration` that names only the params in
+        table: the frame given, with nested params made flat and a column `configuration` that names only the params in
             which configurations differ.
-        columns: those params, as columns of `frame`.
+        columns: those params, as columns of `table`.
     """
 
-    frame: pl.DataFrame
+    table: pl.DataFrame
     columns: tuple[str, ...]
 
     @property
     def counts(self) -> pl.DataFrame:
         """How many runs each configuration has: `configuration` and `n`, in order of first appearance."""
-        return self.frame.group_by("configuration", maintain_order=True).agg(pl.len().alias("n"))
+        return self.table.group_by("configuration", maintain_order=True).agg(pl.len().alias("n"))
 
     def sentence(self) -> str:
         sizes = self.counts["n"].to_list()
-        if self.frame.is_empty():
+        if self.table.is_empty():
             return "No runs, so no configurations."
         each = " to ".join(map(str, sorted({min(sizes), max(sizes)})))
         differ = f"; they differ in {listing(map(_short, self.columns))}" if self.columns else ""
@@ -91,7 +91,7 @@ def group_by_all_except(
         n=frame.height,
         method=f"runs that agree in all params but {listing(sorted(map(_short, aside)))}",
         notes=_notes(flat, columns),
-        frame=whole,
+        table=whole,
         columns=columns,
     )
 

@@ -38,18 +38,18 @@ class Correlations(Result):
     Attributes:
         coefficient: ``"pearson"``, ``"spearman"`` or ``"kendall"``.
         columns: the columns that were compared.
-        frame: one row a pair: `x`, `y`, `n`, `correlation`, `low`, `high`, `p_value`, `p_adjusted`; null where a pair
+        table: one row a pair: `x`, `y`, `n`, `correlation`, `low`, `high`, `p_value`, `p_adjusted`; null where a pair
             has no correlation, because a column is constant or too few rows have both.
     """
 
     coefficient: Coefficient
     columns: tuple[str, ...]
-    frame: pl.DataFrame
+    table: pl.DataFrame
 
     @property
     def matrix(self) -> pl.DataFrame:
         """The correlations as a symmetric matrix with ones on its diagonal; the column `column` names its rows."""
-        found = {frozenset(pair): value for *pair, value in self.frame.select("x", "y", "correlation").rows()}
+        found = {frozenset(pair): value for *pair, value in self.table.select("x", "y", "correlation").rows()}
         cells = {
             name: [1.0 if name == other else found[frozenset((name, other))] for other in self.columns]
             for name in self.columns
@@ -57,7 +57,7 @@ class Correlations(Result):
         return pl.DataFrame({"column": self.columns, **cells}, schema_overrides=dict.fromkeys(self.columns, pl.Float64))
 
     def sentence(self) -> str:
-        known = self.frame.drop_nulls("p_adjusted")
+        known = self.table.drop_nulls("p_adjusted")
         sure = known.filter(pl.col("p_adjusted") < 0.05).sort(pl.col("correlation").abs(), descending=True)
         told = (
             f"{x} and {y} ({number(value, 2)}, {p_value(p)})"
@@ -106,7 +106,7 @@ def correlations(
         >>> width = rng.uniform(1, 9, 30)
         >>> frame = pl.DataFrame({"width": width, "loss": -width + rng.normal(size=30), "seed": rng.permutation(30)})
         >>> found = correlations(frame)
-        >>> [(x, y) for x, y, p in found.frame.select("x", "y", "p_adjusted").rows() if p < 0.05]
+        >>> [(x, y) for x, y, p in found.table.select("x", "y", "p_adjusted").rows() if p < 0.05]
         [('width', 'loss')]
     """
     check_level(level)
@@ -132,7 +132,7 @@ def correlations(
         notes=tuple(_notes(values, pairs, coefficient)),
         coefficient=coefficient,
         columns=tuple(chosen),
-        frame=pairs.with_columns(p_adjusted),
+        table=pairs.with_columns(p_adjusted),
     )
 
 

@@ -24,19 +24,19 @@ class Outliers(Result):
 
     Attributes:
         value: the column that was looked at.
-        frame: one row a run in the order given: the columns of run and
+        table: one row a run in the order given: the columns of run and
             configuration, the value, `distance` from the
             others (signed), the `limit` for its magnitude, and `is_outlier`; the three are null where a run could not
             be judged because its value is not finite or its configuration is too small or without spread.
     """
 
     value: str
-    frame: pl.DataFrame
+    table: pl.DataFrame
 
     @property
     def outliers(self) -> pl.DataFrame:
         """The rows of `frame` that are outliers, the farthest first."""
-        return self.frame.filter(pl.col("is_outlier")).sort(pl.col("distance").abs(), descending=True)
+        return self.table.filter(pl.col("is_outlier")).sort(pl.col("distance").abs(), descending=True)
 
     def sentence(self) -> str:
         found = self.outliers
@@ -52,8 +52,8 @@ class Outliers(Result):
 
     def chart(self) -> Chart:
         rows = [
-            {**row, "run": row[self.frame.columns[0]], "found": "outlier" if row["is_outlier"] else "other"}
-            for row in self.frame.drop_nulls("distance").iter_rows(named=True)
+            {**row, "run": row[self.table.columns[0]], "found": "outlier" if row["is_outlier"] else "other"}
+            for row in self.table.drop_nulls("distance").iter_rows(named=True)
         ]
         x, y = Axis(self.value, self.value), Axis("distance", "distance from the others")
         return point_chart(f"Outliers of {self.value}", rows, x=x, y=y, color="found")
@@ -119,7 +119,7 @@ def outliers(
         checks=tuple(checks),
         notes=tuple(notes),
         value=value,
-        frame=told.with_columns(
+        table=told.with_columns(
             pl.Series(name, column).set(~judged, None)
             for name, column in (("distance", distance), ("limit", limit), ("is_outlier", is_outlier))
         ),

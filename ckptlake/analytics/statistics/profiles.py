@@ -26,16 +26,16 @@ class PerformanceProfiles(Result):
     Attributes:
         direction: whether small or large scores are good.
         level: the confidence of the bands, at each threshold by itself.
-        frame: one row an algorithm and threshold: `label`, `threshold`, `share`, `low`, `high`.
+        table: one row an algorithm and threshold: `label`, `threshold`, `share`, `low`, `high`.
     """
 
     direction: Direction
     level: float
-    frame: pl.DataFrame
+    table: pl.DataFrame
 
     def sentence(self) -> str:
-        middle = float(self.frame["threshold"].median())  # type: ignore[arg-type]
-        nearest = self.frame.group_by("label", maintain_order=True).agg(
+        middle = float(self.table["threshold"].median())  # type: ignore[arg-type]
+        nearest = self.table.group_by("label", maintain_order=True).agg(
             pl.col("threshold", "share").sort_by((pl.col("threshold") - middle).abs()).first()
         )
         side = "above" if self.direction == "max" else "below"
@@ -46,7 +46,7 @@ class PerformanceProfiles(Result):
         side = "above" if self.direction == "max" else "below"
         return line_chart(
             "Performance profiles",
-            self.frame.rename({"label": "algorithm"}).to_dicts(),
+            self.table.rename({"label": "algorithm"}).to_dicts(),
             x=Axis("threshold", "score"),
             y=Axis("share", f"share of runs {side} it", zero=True),
             color="algorithm",
@@ -109,7 +109,7 @@ def performance_profiles(
         >>> found = performance_profiles(
         ...     frame, "score", by="alg", task="task", direction="max", thresholds=[0.0, 0.5, 1.0]
         ... )
-        >>> found.frame["share"].to_list()
+        >>> found.table["share"].to_list()
         [1.0, 0.5, 0.0]
     """
     check_direction(direction)
@@ -124,7 +124,7 @@ def performance_profiles(
         notes=tuple(note for each in scores for note in each.pooling_notes),
         direction=direction,
         level=level,
-        frame=pl.concat(parts),
+        table=pl.concat(parts),
     )
 
 

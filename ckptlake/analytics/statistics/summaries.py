@@ -114,7 +114,7 @@ class Summaries(Result):
     parts: tuple[Summary, ...]
 
     @property
-    def frame(self) -> pl.DataFrame:
+    def table(self) -> pl.DataFrame:
         """One row a configuration, with the columns of `Summary` and its interval as `low`, `high` and `level`."""
         counts = ("label", "n", "n_missing", "n_nonfinite")
         empty = {"low": None, "high": None, "level": None}
@@ -185,7 +185,7 @@ def summarise(
 
     Example:
         >>> runs = pl.DataFrame({"lr": [0.1, 0.1, 0.1, 0.2, 0.2], "loss": [3.0, 3.5, 4.0, 2.5, float("nan")]})
-        >>> summarise(runs, "loss", by="lr").frame.select("label", "n", "n_nonfinite", "mean").rows()
+        >>> summarise(runs, "loss", by="lr").table.select("label", "n", "n_nonfinite", "mean").rows()
         [('lr=0.1', 3, 0, 3.5), ('lr=0.2', 1, 1, 2.5)]
     """
     keys = names(by)

@@ -122,7 +122,7 @@ class TaskAggregates(Result):
     parts: tuple[TaskAggregate, ...]
 
     @property
-    def frame(self) -> pl.DataFrame:
+    def table(self) -> pl.DataFrame:
         """One row an algorithm: `label`, `figure`, `estimate`, `low`, `high`, `level`, `n`, `tasks`."""
         columns = ("label", "figure", "estimate", "low", "high", "level", "n", "tasks")
         return pl.DataFrame([part.row() for part in self.parts]).select(columns)

@@ -144,7 +144,7 @@ class CurveQuestions(Frames):
         return first_better(groups[first], groups[second], better, labels=(first, second), x=_AXES.get(x, x), unit=unit)
 
     def _curves(self, metric: str, x: str = "step") -> tuple[Curve, ...]:
-        """Return the curve of each run that has one, named as the run."""
+        """Return the curve of each run that has one, named as the run, in the order in which runs were started."""
         from ckptlake.analytics.curve import curves_of
         from ckptlake.analytics.curves import elapsed, rescale
 
@@ -160,7 +160,7 @@ class CurveQuestions(Frames):
 
     def _points(self, metric: str) -> DataFrame:
         names = self._described().select("run_id", "curve")
-        return self.curves(metric).join(names, on="run_id", how="left", maintain_order="left")
+        return names.join(self.curves(metric), on="run_id", maintain_order="left_right")
 
     def _described(self) -> DataFrame:
         """Return what is told of each run, and its name in `curve`, or its id where another has that name."""

@@ -92,7 +92,7 @@ class Frames:
                 "these runs have no params to tell configurations by: give by=, such as 'experiment'"
             )
         seeds = [column for column in columns if is_seed(column)]
-        return group_by_all_except(frame, seeds, params=columns).frame, "configuration"
+        return group_by_all_except(frame, seeds, params=columns).table, "configuration"
 
     def _one_row_a_run(self, wanted: Mapping[str, Reading | None], columns: Sequence[str] = ABOUT) -> DataFrame:
         """Return columns of runs, params and results; only those that it takes points for are read off the points."""

@@ -103,7 +103,7 @@ class ParamQuestions(Frames):
                 runs=runs,
                 metric=metric,
                 direction=self.direction(metric, direction),
-                params=tuple(params),
+                params=tuple(name for name in params if runs[name].n_unique() > 1),
                 curves=curves,
                 checkpoints=saved.join(self.runs.select("run_id"), on="run_id", how="semi").to_polars(),
                 speed=_SPEED,

@@ -553,7 +553,7 @@ class TestPareto:
             }
         )
         found = pareto(frame, {"acc": "max", "time": "min"})
-        assert found.frame["run"].to_list() == ["d", "a", "c", "b"]
+        assert found.table["run"].to_list() == ["d", "a", "c", "b"]
         assert found.rest.is_empty()
         assert found.notes == ("2 of 6 runs cannot be on the front: 1 NaN or infinite in acc and 1 without time.",)
         assert "4 of 4 runs are on the Pareto front of higher acc and lower time" in found.sentence()

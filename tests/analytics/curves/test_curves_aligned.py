@@ -61,7 +61,7 @@ def test_it_is_told_where_runs_end_and_which_diverged() -> None:
     both = found.overlap()
     assert both.grid.tolist() == [0.0, 1.0, 2.0, 3.0]
     assert both.notes[-1] == "only step 0 to 3 lies in every run, of 0 to 9; short ends first"
-    assert found.frame.filter(pl.col("run") == "short")["value"].null_count() == 6
+    assert found.table.filter(pl.col("run") == "short")["value"].null_count() == 6
 
 
 def test_the_grid_says_what_it_is() -> None:

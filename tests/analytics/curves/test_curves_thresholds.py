@@ -147,10 +147,10 @@ class TestCompareTimes:
             for name, runs in (("fast", fast), ("slow", slow))
             for table in [time_to_threshold(runs, 2.0, "min").table]
         }
-        assert found.p == pytest.approx(stats.logrank(times["fast"], times["slow"]).pvalue)
-        assert found.p < 0.001
+        assert found.p_value == pytest.approx(stats.logrank(times["fast"], times["slow"]).pvalue)
+        assert found.p_value < 0.001
         assert "differ in how long they take to 2 (log-rank p < 0.001)" in found.sentence()
-        assert found.pairs["p_holm"].to_list() == pytest.approx([found.p])
+        assert found.pairs["p_holm"].to_list() == pytest.approx([found.p_value])
 
     def test_it_takes_groups_of_which_some_reach_it(self) -> None:
         with pytest.raises(NotEnoughDataError, match="two groups"):

@@ -110,7 +110,7 @@ class TestConfigurations:
     def test_runs_are_together_if_and_only_if_they_agree_in_all_but_the_seed(self, runs) -> None:  # type: ignore[no-untyped-def]
         schema = {"params.lr": pl.Float64, "params.opt": pl.String, "params.seed": pl.Int64}
         found = group_by_all_except(pl.DataFrame(runs, schema=schema, orient="row"), "seed")
-        labels = found.frame["configuration"].to_list()
+        labels = found.table["configuration"].to_list()
         for one, first in enumerate(runs):
             for two, second in enumerate(runs):
                 assert (labels[one] == labels[two]) == (first[:2] == second[:2])
@@ -127,12 +127,12 @@ class TestConfigurations:
         ]
         frame = pl.DataFrame({"run_id": list("abc"), "params": texts})
         found = group_by_all_except(frame)
-        assert found.frame["configuration"].to_list() == [
+        assert found.table["configuration"].to_list() == [
             "optim.name=adam, optim.betas=[0.9, 0.99], no warm",
             "optim.name=muon, no optim.betas, no warm",
             "optim.name=muon, no optim.betas, warm=True",
         ]
-        assert found.frame["params.lr"].to_list() == [0.1] * 3
+        assert found.table["params.lr"].to_list() == [0.1] * 3
         structs = frame.select("run_id", params=pl.Series([{"lr": 1, "optim": {"name": "adam"}}] * 3))
         assert flattened(structs).columns == ["run_id", "params.lr", "params.optim.name"]
 
@@ -155,7 +155,7 @@ class TestConfigurations:
     def test_short_names_only_where_they_are_unambiguous(self) -> None:
         frame = pl.DataFrame({"lr": [1, 2], "params.lr": [3, 4]})
         found = group_by_all_except(frame, (), params=["lr", "params.lr"])
-        assert found.frame["configuration"].to_list() == ["lr=1, params.lr=3", "lr=2, params.lr=4"]
+        assert found.table["configuration"].to_list() == ["lr=1, params.lr=3", "lr=2, params.lr=4"]
 
     def test_runs_that_differ_in_nothing_are_one_configuration(self) -> None:
         found = group_by_all_except(pl.DataFrame({"params.seed": [0, 1]}))

@@ -93,8 +93,8 @@ class TestOutliers:
         )
         found = outliers(frame, "loss", by="lr", rule=rule)
         assert sorted(found.outliers["run_id"]) == ["r16", "r7"]
-        assert found.frame.height == 19
-        assert found.frame["is_outlier"].null_count() == 3
+        assert found.table.height == 19
+        assert found.table["is_outlier"].null_count() == 3
         assert found.n == 16
         assert "lr=0.3: not judged, fewer than 3 finite values" in found.notes
         assert "not judged, missing or not finite: r8" in found.notes
@@ -123,7 +123,7 @@ class TestCorrelation:
         frame = pl.DataFrame({"x": x, "y": x + rng.normal(size=25), "z": rng.integers(0, 4, 25)})
         found = correlations(frame, coefficient=coefficient, correction="bonferroni")
         test = {"pearson": stats.pearsonr, "spearman": stats.spearmanr, "kendall": stats.kendalltau}[coefficient]
-        for row in found.frame.to_dicts():
+        for row in found.table.to_dicts():
             theirs = test(frame[row["x"]].to_numpy(), frame[row["y"]].to_numpy())
             assert (row["correlation"], row["p_value"]) == pytest.approx((theirs.statistic, theirs.pvalue))
             assert row["p_adjusted"] == pytest.approx(min(3 * theirs.pvalue, 1))
@@ -170,7 +170,7 @@ class TestCorrelation:
         )
         found = correlations(frame)
         assert found.columns == ("a", "b", "c")
-        rows = {(row["x"], row["y"]): row for row in found.frame.to_dicts()}
+        rows = {(row["x"], row["y"]): row for row in found.table.to_dicts()}
         assert rows["a", "b"]["p_adjusted"] is rows["a", "b"]["correlation"] is None
         assert rows["a", "c"]["n"] == 4
         assert found.notes[:3] == (
@@ -187,7 +187,7 @@ class TestCorrelation:
         rng = np.random.default_rng(6)
         found = []
         for _ in range(2000):
-            pairs = correlations(pl.DataFrame(rng.normal(size=(30, 3))), coefficient="pearson").frame
+            pairs = correlations(pl.DataFrame(rng.normal(size=(30, 3))), coefficient="pearson").table
             found.append(pairs["p_adjusted"].min() < 0.05)
         assert 0.035 < np.mean(found) < 0.06
 

@@ -56,9 +56,9 @@ class TestSummaries:
     def test_every_value_is_counted_whatever_it_is(self, rows: list[tuple[str, float | None]]) -> None:
         schema = {"c": pl.String, "v": pl.Float64}
         found = summarise(pl.DataFrame(rows, schema=schema, orient="row"), "v", by="c")
-        assert found.frame.select(pl.sum_horizontal("n", "n_missing", "n_nonfinite").sum()).item() == len(rows)
+        assert found.table.select(pl.sum_horizontal("n", "n_missing", "n_nonfinite").sum()).item() == len(rows)
         for name in ("mean", "median", "iqm", "std"):
-            figures = found.frame[name].drop_nulls()
+            figures = found.table[name].drop_nulls()
             assert not figures.is_nan().any()
         assert json.dumps(dict(found.chart().spec), allow_nan=False)
         assert found.sentence()
@@ -75,7 +75,7 @@ class TestSummaries:
             "lr=1: left out 1 NaN or infinite of 3 values",
             "lr=2: left out 1 missing of 1 values",
         )
-        assert found.frame["mean"].to_list() == [2.0, None]
+        assert found.table["mean"].to_list() == [2.0, None]
 
     def test_one_value_has_no_interval(self) -> None:
         found = summarise(pl.DataFrame({"loss": [1.5]}), "loss")
@@ -115,7 +115,7 @@ class TestSummaries:
         points = pl.read_parquet(SPEEDRUN).filter(pl.col("metric") == "val_loss")
         last = readings(points, Last(), run=["record", "run"])
         found = summarise(last, "value", by="record")
-        many = found.frame.filter(pl.col("n") >= 5)
+        many = found.table.filter(pl.col("n") >= 5)
         assert many.height > 3
         assert many["std"].median() < 0.01
         assert found.n == last.filter(~pl.col("diverged")).height

@@ -72,7 +72,7 @@ class TestAggregates:
 
     def test_it_reads_as_a_row_and_a_sentence(self) -> None:
         found = over_tasks(TWO, "score", by="alg", task="task")
-        assert found.frame.columns == ["label", "figure", "estimate", "low", "high", "level", "n", "tasks"]
+        assert found.table.columns == ["label", "figure", "estimate", "low", "high", "level", "n", "tasks"]
         assert found.parts[0].sentence().startswith("a: interquartile mean ")
         assert found.parts[0].sentence().endswith("over 4 tasks and 40 runs.")
         assert all(check.holds for check in found.checks)
@@ -146,12 +146,12 @@ class TestProfiles:
     @pytest.mark.parametrize("direction", ["min", "max"])
     def test_the_frame_holds_shares_and_bands(self, direction) -> None:  # type: ignore[no-untyped-def]
         found = performance_profiles(TWO, "score", by="alg", task="task", direction=direction)
-        assert found.frame.height == 202
-        for label, at, share, low, high in found.frame.rows():
+        assert found.table.height == 202
+        for label, at, share, low, high in found.table.rows():
             scores = TWO.filter(pl.col("alg") == label)["score"]
             assert share == pytest.approx((scores > at).mean() if direction == "max" else (scores < at).mean())
             assert low <= high
-        inside = found.frame.select(((pl.col("low") <= pl.col("share")) & (pl.col("share") <= pl.col("high"))).mean())
+        inside = found.table.select(((pl.col("low") <= pl.col("share")) & (pl.col("share") <= pl.col("high"))).mean())
         assert inside.item() == 1
         assert found.sentence().startswith("Scores above" if direction == "max" else "Scores below")
 
@@ -159,7 +159,7 @@ class TestProfiles:
         scores = np.random.default_rng(0).normal(size=400)
         frame = pl.DataFrame({"alg": "a", "task": "x", "score": scores})
         found = performance_profiles(frame, "score", by="alg", task="task", direction="max", thresholds=[0.0])
-        share, low, high = found.frame.select("share", "low", "high").row(0)
+        share, low, high = found.table.select("share", "low", "high").row(0)
         assert high - low == pytest.approx(2 * 1.96 * np.sqrt(share * (1 - share) / 400), rel=0.1)
 
     def test_bad_thresholds_are_told(self) -> None:
@@ -181,7 +181,7 @@ def test_stratified_intervals_cover() -> None:
         frame = frame_of({"a": drawn(rng, 20, 5), "b": drawn(rng, 20, 5, 0.5)})
         iqm = over_tasks(frame.filter(pl.col("alg") == "a"), "score", seed=seed, **options).parts[0].interval
         won = probability_of_improvement(frame, "score", direction="max", first="b", second="a", seed=seed, **options)
-        profile = performance_profiles(frame, "score", direction="max", thresholds=[2.5], seed=seed, **options).frame
+        profile = performance_profiles(frame, "score", direction="max", thresholds=[2.5], seed=seed, **options).table
         held["iqm"] += truth in iqm
         held["improvement"] += better in won.interval
         held["profile"] += profile["low"][0] <= above <= profile["high"][0]
