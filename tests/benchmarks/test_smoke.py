@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FAST = (
     "imports", "log_call", "sustained", "storage", "opening", "best_values", "one_curve", "cached", "search", "queries",
-    "checkpoints", "writers",
+    "checkpoints", "writers", "analytics",
 )  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """Which test is taken, and why: from how runs were made and how many there are, never from what a test says of them.
 
 A check of normality or of equal variances does not decide. To choose a test by another one on the same data changes the
-false-positive rate of both (Zimmerman 2004; Rochon, Gondan & Kieser 2012), so the tests taken by default need neither.
+false-positive rate of both (Zimmerman 2004; Rochon, Gondan & Kieser 2012), so those taken by default bear both.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def choose(
         why = "a diverged run has no value but a rank, behind all that finished"
         return Choice(_BY_RANKS[shape], _BY_RANKS[shape], why)
     if _all_fit(sizes, paired, 1 - level):
-        needs = "it needs neither normal values nor equal variances"
+        needs = "it needs no normal values and bears unequal variances"
         why = f"{needs}, and {_counted(sizes, paired)} have arrangements enough"
         if pairs_fit:
             return Choice(rearranged, rearranged, why)

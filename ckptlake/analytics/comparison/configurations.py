@@ -26,7 +26,7 @@ def compare(
 ) -> Comparison:  # fmt: skip
     """Compare two or more configurations: which is best, by how much, and how sure that is.
 
-    By default means are compared by rearrangement, which needs neither normal values nor equal variances; `choose`
+    By default means are compared by rearrangement, which needs no normal values and bears unequal variances; `choose`
     tells when another test is taken. A run that diverged (NaN or infinite) is told first; it then counts by its rank,
     behind all runs that finished, and means are those of the runs that finished. With more than two configurations a
     test of all comes first, p-values of pairs are corrected for their number, and intervals of pairs hold jointly.

@@ -91,14 +91,27 @@ def test_many_alike_are_told_apart_as_often_as_promised(law: str, n: int, k: int
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("n", "m"), [(10, 10), (20, 8)])
-def test_unequal_variances_do_not_matter_to_a_test_of_means(n: int, m: int) -> None:
+@pytest.mark.parametrize(("n", "m"), [(20, 20), (20, 8)])
+def test_unequal_variances_matter_little_to_a_test_of_means(n: int, m: int) -> None:
     rng = np.random.default_rng(n)
     told = [
         permutation_test(rng.normal(size=n), 3 * rng.normal(size=m), seed=1).p_value < 0.05  # type: ignore[operator]
         for _ in range(SIMULATIONS)
     ]
     assert 0.04 <= share(told) <= 0.06
+
+
+@pytest.mark.slow
+def test_but_few_runs_of_unequal_variances_are_told_apart_slightly_too_often() -> None:
+    """As documented: exact only where distributions are alike; here Welch's t is right and rearranging is not quite."""
+    rng = np.random.default_rng(10)
+    by_permutation, by_t = [], []
+    for _ in range(2 * SIMULATIONS):
+        one, other = rng.normal(size=10), 3 * rng.normal(size=10)
+        by_permutation.append(permutation_test(one, other).p_value < 0.05)  # type: ignore[operator]
+        by_t.append(welch_t(one, other).p_value < 0.05)  # type: ignore[operator]
+    assert 0.05 < share(by_permutation) < 0.075
+    assert 0.04 <= share(by_t) <= 0.06
 
 
 def test_the_interval_of_a_permutation_test_covers_a_skewed_difference() -> None:
