@@ -15,7 +15,7 @@ from ckptlake.analytics.comparison.effects import (
 from ckptlake.analytics.comparison.equivalence import Equivalence, equivalent
 from ckptlake.analytics.comparison.fronts import ParetoFront, front_of, pareto
 from ckptlake.analytics.comparison.omnibus import anova, block_anova, friedman, kruskal, welch_anova
-from ckptlake.analytics.comparison.outcome import Alternative, Direction, Outcome
+from ckptlake.analytics.comparison.outcome import Alternative, Outcome
 from ckptlake.analytics.comparison.permutation import block_permutation, permutation_anova, permutation_test, sign_flip
 from ckptlake.analytics.comparison.posterior import Posterior, posterior
 from ckptlake.analytics.comparison.posthoc import CriticalDifference, dunn, games_howell, nemenyi, tukey_hsd
@@ -37,7 +37,6 @@ __all__ = [
     "Contrast",
     "CriticalDifference",
     "Differences",
-    "Direction",
     "Effect",
     "Equivalence",
     "Outcome",

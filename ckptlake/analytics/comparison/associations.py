@@ -11,8 +11,8 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy import stats
 
+from ckptlake.analytics.arguments import check_direction
 from ckptlake.analytics.charts import Axis, Chart, bar_chart
-from ckptlake.analytics.comparison.outcome import Direction, check_direction
 from ckptlake.analytics.comparison.permutation import DRAWN, MOST_VALUES
 from ckptlake.analytics.frames import Floats, check_columns, floats
 from ckptlake.analytics.progress import track
@@ -20,6 +20,7 @@ from ckptlake.analytics.results import Result
 from ckptlake.analytics.statistics.corrections import Correction, adjusted
 from ckptlake.analytics.wording import listing, number, p_value, percent, plural
 from ckptlake.errors import NotEnoughDataError
+from ckptlake.types import Direction
 
 _RESULTS = ("last.", "best.", "min.", "max.", "mean.")
 _MOST_BINS = 5

@@ -10,11 +10,12 @@ import polars as pl
 
 from ckptlake.analytics.charts import Axis, Chart, interval_chart
 from ckptlake.analytics.comparison.effects import Effect
-from ckptlake.analytics.comparison.outcome import Direction, Outcome
+from ckptlake.analytics.comparison.outcome import Outcome
 from ckptlake.analytics.comparison.posterior import chance
 from ckptlake.analytics.comparison.posthoc import CriticalDifference
 from ckptlake.analytics.results import Interval, Result
 from ckptlake.analytics.wording import listing, number, p_value
+from ckptlake.types import Direction
 
 _MOST_DIGITS = 12
 

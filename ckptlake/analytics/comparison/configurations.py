@@ -6,18 +6,18 @@ import numpy as np
 import polars as pl
 from scipy import stats
 
+from ckptlake.analytics.arguments import check_direction, check_level
 from ckptlake.analytics.comparison.chooser import Test, choose
 from ckptlake.analytics.comparison.comparison import Comparison
 from ckptlake.analytics.comparison.contrasts import Question, of_all, of_pairs
-from ckptlake.analytics.comparison.outcome import Direction, check_direction
 from ckptlake.analytics.comparison.runs import runs_of
 from ckptlake.analytics.comparison.two_samples import one_sample_t
 from ckptlake.analytics.frames import Columns, Floats
 from ckptlake.analytics.results import Check
 from ckptlake.analytics.statistics.checks import equal_variances, normality
 from ckptlake.analytics.statistics.corrections import Correction
-from ckptlake.analytics.statistics.resampling import check_level
 from ckptlake.errors import NotEnoughDataError
+from ckptlake.types import Direction
 
 
 def compare(

@@ -13,7 +13,7 @@ from ckptlake.analytics.comparison.chooser import Choice, Test
 from ckptlake.analytics.comparison.comparison import Contrast
 from ckptlake.analytics.comparison.effects import Effect, hedges_g, paired_hedges_g, vargha_delaney
 from ckptlake.analytics.comparison.omnibus import anova, block_anova, friedman, kruskal, welch_anova
-from ckptlake.analytics.comparison.outcome import Direction, Outcome
+from ckptlake.analytics.comparison.outcome import Outcome
 from ckptlake.analytics.comparison.permutation import block_permutation, permutation_anova, permutation_test, sign_flip
 from ckptlake.analytics.comparison.posterior import independent_posterior, paired_posterior
 from ckptlake.analytics.comparison.posthoc import CriticalDifference, Pairs, dunn, games_howell, nemenyi, tukey_hsd
@@ -30,6 +30,7 @@ from ckptlake.analytics.comparison.two_samples import (
 from ckptlake.analytics.frames import Floats
 from ckptlake.analytics.progress import track
 from ckptlake.analytics.statistics.corrections import Correction, adjusted
+from ckptlake.types import Direction
 
 RANKED: frozenset[Test] = frozenset({"mann-whitney", "kolmogorov-smirnov", "kruskal", "wilcoxon", "friedman"})
 _TWO: Mapping[Test, Callable[[Floats, Floats, float, int], Outcome]] = {

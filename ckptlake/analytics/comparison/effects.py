@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import optimize, special, stats
 
+from ckptlake.analytics.arguments import check_level
 from ckptlake.analytics.charts import Axis, Chart, interval_chart
 from ckptlake.analytics.comparison.outcome import finite_values
 from ckptlake.analytics.comparison.two_samples import pair_differences, variance
 from ckptlake.analytics.frames import Floats
 from ckptlake.analytics.results import Interval, Result
-from ckptlake.analytics.statistics.resampling import check_level
 from ckptlake.analytics.wording import number
 from ckptlake.errors import InvalidInputError, NotEnoughDataError
 

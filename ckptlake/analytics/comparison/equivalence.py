@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 from scipy import stats
 
+from ckptlake.analytics.arguments import check_level
 from ckptlake.analytics.charts import Axis, Chart, interval_chart
 from ckptlake.analytics.comparison.posterior import chance, independent_posterior, paired_posterior
 from ckptlake.analytics.comparison.runs import Runs, runs_of
@@ -16,7 +17,6 @@ from ckptlake.analytics.comparison.two_samples import pair_differences, variance
 from ckptlake.analytics.frames import Columns, Floats
 from ckptlake.analytics.results import Interval, Result
 from ckptlake.analytics.statistics.checks import normality
-from ckptlake.analytics.statistics.resampling import check_level
 from ckptlake.analytics.wording import number, p_value
 from ckptlake.errors import InvalidInputError, NotEnoughDataError
 

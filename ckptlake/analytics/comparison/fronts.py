@@ -10,12 +10,13 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy import stats
 
+from ckptlake.analytics.arguments import check_direction
 from ckptlake.analytics.charts import Axis, Chart, point_chart
-from ckptlake.analytics.comparison.outcome import Direction, check_direction
 from ckptlake.analytics.frames import Floats, check_columns, floats
 from ckptlake.analytics.results import Result
 from ckptlake.analytics.wording import listing, plural
 from ckptlake.errors import InvalidInputError, NotEnoughDataError
+from ckptlake.types import Direction
 
 _MOST_DRAWN = 2_000
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -12,7 +12,6 @@ from ckptlake.analytics.frames import Floats
 from ckptlake.analytics.results import Interval
 from ckptlake.errors import InvalidInputError, NotEnoughDataError
 
-Direction: TypeAlias = Literal["min", "max"]
 Alternative: TypeAlias = Literal["two-sided", "less", "greater"]
 
 
@@ -59,13 +58,3 @@ def finite_values(values: ArrayLike, *, least: int, of: str = "the sample") -> F
             f"{of} has {len(array)} values, at least {least} are needed: repeat it with other seeds"
         )
     return array
-
-
-def check_direction(direction: str) -> None:
-    """Raise where a direction is neither ``"min"`` nor ``"max"``.
-
-    Raises:
-        InvalidInputError: it is neither.
-    """
-    if direction not in get_args(Direction):
-        raise InvalidInputError(f"direction is {direction!r:.100}: 'min' where lower is better, 'max' where higher is")

@@ -10,14 +10,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import optimize, special
 
+from ckptlake.analytics.arguments import check_direction, check_level
 from ckptlake.analytics.charts import Axis, Chart, line_chart
-from ckptlake.analytics.comparison.outcome import Direction, check_direction, finite_values
+from ckptlake.analytics.comparison.outcome import finite_values
 from ckptlake.analytics.comparison.two_samples import pair_differences, variance
 from ckptlake.analytics.frames import Floats
 from ckptlake.analytics.results import Interval, Result
-from ckptlake.analytics.statistics.resampling import check_level
 from ckptlake.analytics.wording import number, percent
 from ckptlake.errors import InvalidInputError, NotEnoughDataError
+from ckptlake.types import Direction
 
 _NODES = 1_000
 _CURVE_POINTS = 121

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations
 from typing import TypeAlias
 
@@ -12,12 +13,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import optimize, stats
 
+from ckptlake.analytics.arguments import check_level
 from ckptlake.analytics.comparison.omnibus import block_table, several
 from ckptlake.analytics.comparison.outcome import Outcome
 from ckptlake.analytics.comparison.two_samples import variance, welch_terms
 from ckptlake.analytics.frames import Floats
 from ckptlake.analytics.results import Interval
-from ckptlake.analytics.statistics.resampling import check_level
 
 Pairs: TypeAlias = Mapping[tuple[int, int], Outcome]
 """The outcome for each pair of places i < j; its estimate is the mean of i minus that of j."""
@@ -170,6 +171,7 @@ def nemenyi(blocks: ArrayLike, *, level: float = 0.95) -> tuple[Pairs, CriticalD
     return {pair: outcome(*pair) for pair in combinations(range(k), 2)}, critical
 
 
+@lru_cache(maxsize=256)
 def studentized_quantile(level: float, k: int, df: float) -> float:
     """Return what the range of k studentized means stays below with a given probability.
 

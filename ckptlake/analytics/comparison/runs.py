@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from ckptlake.analytics.comparison.outcome import Direction
 from ckptlake.analytics.comparison.two_samples import pair_differences
 from ckptlake.analytics.frames import Columns, Floats, Sample, check_columns, floats, label_of, names
 from ckptlake.analytics.wording import listing, plural
 from ckptlake.errors import InvalidInputError
+from ckptlake.types import Direction
 
 MOST_CONFIGURATIONS = 100
 

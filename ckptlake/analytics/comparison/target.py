@@ -10,17 +10,19 @@ import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike
 
+from ckptlake.analytics.arguments import check_direction, check_level
 from ckptlake.analytics.charts import Axis, Chart, interval_chart
-from ckptlake.analytics.comparison.outcome import Alternative, Direction, Outcome, check_direction, finite_values
+from ckptlake.analytics.comparison.outcome import Alternative, Outcome, finite_values
 from ckptlake.analytics.comparison.permutation import sign_flip
 from ckptlake.analytics.comparison.two_samples import one_sample_t, variance
 from ckptlake.analytics.frames import Floats, Sample
 from ckptlake.analytics.frames import sample as sample_of
 from ckptlake.analytics.results import Interval, Result
 from ckptlake.analytics.statistics.checks import normality
-from ckptlake.analytics.statistics.resampling import RESAMPLES, check_level, resampled
+from ckptlake.analytics.statistics.resampling import RESAMPLES, resampled
 from ckptlake.analytics.wording import number, p_value, plural
 from ckptlake.errors import InvalidInputError, NotEnoughDataError
+from ckptlake.types import Direction
 
 TargetTest: TypeAlias = Literal["t", "sign-flip", "bootstrap"]
 

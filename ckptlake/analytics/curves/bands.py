@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import polars as pl
 
+from ckptlake.analytics.arguments import check_direction, check_level
 from ckptlake.analytics.charts import Axis, Chart, line_chart
 from ckptlake.analytics.curve import Curve
 from ckptlake.analytics.curves.aligning import align
@@ -175,8 +176,7 @@ def first_better(
         >>> first_better(fast, slow, "min", labels=("fast", "slow")).winner
         'fast'
     """
-    if direction not in ("min", "max"):
-        raise InvalidInputError(f"the direction is 'min' or 'max', got {direction!r:.100}")
+    check_direction(direction)
     _check(level, first, n_resamples)
     _check(level, second, n_resamples)
     runs = [_named(curve, label) for group, label in zip((first, second), labels, strict=True) for curve in group]
@@ -199,8 +199,7 @@ def first_better(
 
 
 def _check(level: float, curves: Sequence[Curve], n_resamples: int) -> None:
-    if not 0 < level < 1:
-        raise InvalidInputError(f"the level is a confidence between 0 and 1, got {level}")
+    check_level(level)
     if n_resamples < 100:
         raise InvalidInputError(f"n_resamples is {n_resamples}: a tail takes 100 resamples or more")
     if len(curves) < FEWEST_RUNS:

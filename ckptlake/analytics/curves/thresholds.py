@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from ckptlake.analytics.arguments import check_direction, check_level
 from ckptlake.analytics.charts import Axis, Chart, interval_chart, line_chart
 from ckptlake.analytics.curve import Curve
 from ckptlake.analytics.curves.survival import Durations, Survival, log_rank_all, log_rank_pairs, survival
@@ -204,12 +205,10 @@ def first_reached(curve: Curve, threshold: float, direction: Direction, hold: in
 def _check(threshold: float, direction: Direction, hold: int, level: float) -> None:
     if not np.isfinite(threshold):
         raise InvalidInputError(f"the threshold is a finite number, got {threshold}")
-    if direction not in ("min", "max"):
-        raise InvalidInputError(f"the direction is 'min' or 'max', got {direction!r:.100}")
+    check_direction(direction)
     if hold < 1:
         raise InvalidInputError(f"hold is a number of points, at least 1, got {hold}")
-    if not 0 < level < 1:
-        raise InvalidInputError(f"the level is a confidence between 0 and 1, got {level}")
+    check_level(level)
 
 
 def _durations(

@@ -8,8 +8,8 @@ from dataclasses import replace
 from ckptlake.analytics.curve import Curve
 from ckptlake.analytics.forecasts.calibration import Calibration, calibrate
 from ckptlake.analytics.forecasts.forecast import Forecast, forecast
-from ckptlake.analytics.forecasts.seen import Direction
 from ckptlake.errors import InvalidInputError, NotEnoughDataError
+from ckptlake.types import Direction
 
 
 def forecast_beside(

@@ -8,14 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from ckptlake.analytics.arguments import check_direction
 from ckptlake.analytics.charts import Axis, Chart, line_chart
 from ckptlake.analytics.curve import Curve
 from ckptlake.analytics.forecasts.reference import FinishedRuns, ReferenceClass
-from ckptlake.analytics.forecasts.seen import FEWEST_POINTS, Direction, check_direction
+from ckptlake.analytics.forecasts.seen import FEWEST_POINTS
 from ckptlake.analytics.frames import Floats
 from ckptlake.analytics.results import Result
 from ckptlake.analytics.wording import number, plural
 from ckptlake.errors import InvalidInputError, NotEnoughDataError
+from ckptlake.types import Direction
 
 FEWEST_GROUPS = 5
 _FRACTIONS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875)

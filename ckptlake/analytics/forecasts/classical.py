@@ -11,11 +11,12 @@ import polars as pl
 from ckptlake.analytics.curve import Curve
 from ckptlake.analytics.forecasts.forecast import Forecast
 from ckptlake.analytics.forecasts.outlook import Outlook
-from ckptlake.analytics.forecasts.seen import Direction, look
+from ckptlake.analytics.forecasts.seen import look
 from ckptlake.analytics.frames import Floats
 from ckptlake.analytics.libraries import need
 from ckptlake.analytics.results import Check, Interval
 from ckptlake.errors import InvalidInputError
+from ckptlake.types import Direction
 
 _POINTS = 64
 _ERRORS = 200

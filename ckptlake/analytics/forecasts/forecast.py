@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from ckptlake.analytics.arguments import check_level
 from ckptlake.analytics.charts import Axis, Chart, interval_chart, line_chart
 from ckptlake.analytics.curve import Curve
 from ckptlake.analytics.forecasts.calibration import Calibration
@@ -15,12 +16,13 @@ from ckptlake.analytics.forecasts.extrapolation import extrapolate
 from ckptlake.analytics.forecasts.families import Decay
 from ckptlake.analytics.forecasts.outlook import Outlook
 from ckptlake.analytics.forecasts.reference import ReferenceClass, seen_features
-from ckptlake.analytics.forecasts.seen import Direction, Seen, averaged, look
+from ckptlake.analytics.forecasts.seen import Seen, averaged, look
 from ckptlake.analytics.frames import Floats
 from ckptlake.analytics.progress import track
 from ckptlake.analytics.results import Check, Interval, Result
 from ckptlake.analytics.wording import listing, number, percent, plural
 from ckptlake.errors import InvalidInputError
+from ckptlake.types import Direction
 
 _PATH_POINTS = 32
 _DRAWN_POINTS = 300
@@ -148,8 +150,7 @@ def forecast(
         >>> round(found.value, 4), found.beats_baselines
         (3.1, True)
     """
-    if not 0 < level < 1:
-        raise InvalidInputError(f"the level of an interval lies between 0 and 1, got {level}")
+    check_level(level)
     seen = look(curve, horizon, direction)
     if calibration is not None:
         if calibration.direction != direction:

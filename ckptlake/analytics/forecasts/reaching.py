@@ -11,11 +11,11 @@ from ckptlake.analytics.curve import Curve
 from ckptlake.analytics.forecasts.calibration import Calibration
 from ckptlake.analytics.forecasts.families import Decay
 from ckptlake.analytics.forecasts.forecast import Forecast, forecast
-from ckptlake.analytics.forecasts.seen import Direction
 from ckptlake.analytics.frames import Floats
 from ckptlake.analytics.results import Interval, Result
 from ckptlake.analytics.wording import number, percent
 from ckptlake.errors import InvalidInputError
+from ckptlake.types import Direction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

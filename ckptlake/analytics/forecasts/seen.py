@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
 import numpy as np
 
+from ckptlake.analytics.arguments import check_direction
 from ckptlake.analytics.curve import Curve
 from ckptlake.analytics.frames import Floats
 from ckptlake.analytics.wording import number, plural
 from ckptlake.errors import InvalidInputError, NotEnoughDataError
+from ckptlake.types import Direction
 
 FEWEST_POINTS = 8
-Direction: TypeAlias = Literal["min", "max"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,12 +101,6 @@ def _refuse_if_lost(curve: Curve, direction: Direction) -> None:
             f"{number(curve.steps[at])} with {number(curve.values[at])}, and is now near {number(sign * levels[-1])}; "
             "cut it with curve.until(step) to forecast what might have been"
         )
-
-
-def check_direction(direction: str) -> None:
-    """Raise where a direction is neither of the two."""
-    if direction not in ("min", "max"):
-        raise InvalidInputError(f"direction must be 'min' or 'max', got {direction!r:.100}")
 
 
 def window_means(steps: Floats, values: Floats, ends: Floats, width: float) -> Floats:

@@ -12,10 +12,10 @@ from ckptlake.analytics.charts import Chart
 from ckptlake.analytics.curve import Curve
 from ckptlake.analytics.forecasts.beside import forecast_beside
 from ckptlake.analytics.forecasts.forecast import Forecast
-from ckptlake.analytics.forecasts.seen import Direction
 from ckptlake.analytics.results import Result
 from ckptlake.analytics.wording import number, percent
 from ckptlake.errors import InvalidInputError
+from ckptlake.types import Direction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

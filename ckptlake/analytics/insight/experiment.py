@@ -7,13 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from ckptlake.analytics.comparison.outcome import Direction, check_direction
+from ckptlake.analytics.arguments import check_direction
 from ckptlake.analytics.curve import Curve, curves_of
 from ckptlake.analytics.frames import check_columns, floats
 from ckptlake.analytics.insight.space import is_seed
 from ckptlake.analytics.trends.judgements import Verdict
 from ckptlake.analytics.trends.verdicts import verdict
 from ckptlake.errors import InvalidInputError
+from ckptlake.types import Direction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

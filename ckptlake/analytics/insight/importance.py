@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from ckptlake.analytics import charts
-from ckptlake.analytics.comparison.outcome import Direction, check_direction
+from ckptlake.analytics.arguments import check_direction
 from ckptlake.analytics.frames import Columns, Floats
 from ckptlake.analytics.insight.decomposition import shares_of
 from ckptlake.analytics.insight.design import Design, design_of
@@ -26,6 +26,7 @@ from ckptlake.analytics.progress import track
 from ckptlake.analytics.results import Check, Result
 from ckptlake.analytics.wording import listing, number, percent, plural
 from ckptlake.errors import InvalidInputError
+from ckptlake.types import Direction
 
 LEVEL = 0.95
 _FEWEST_BEST = 5

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from ckptlake.analytics.comparison.outcome import Direction
 from ckptlake.analytics.frames import Floats
 from ckptlake.analytics.insight.space import Param, Space, finite_or_null
 from ckptlake.analytics.libraries import need
+from ckptlake.types import Direction
 
 _WORDS = {"min": "minimize", "max": "maximize"}
 

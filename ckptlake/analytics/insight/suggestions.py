@@ -10,7 +10,7 @@ import polars as pl
 from scipy import stats
 
 from ckptlake.analytics import charts
-from ckptlake.analytics.comparison.outcome import Direction, check_direction
+from ckptlake.analytics.arguments import check_direction
 from ckptlake.analytics.frames import Columns, Floats, sample
 from ckptlake.analytics.insight.design import Design, design_of, encoded
 from ckptlake.analytics.insight.forest import TREES, check_of_forest, explained, fit, forests_of_folds, moments
@@ -19,6 +19,7 @@ from ckptlake.analytics.insight.studies import pick, silent_optuna, study_of, tr
 from ckptlake.analytics.results import Result
 from ckptlake.analytics.wording import listing, number, plural
 from ckptlake.errors import InvalidInputError
+from ckptlake.types import Direction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -12,12 +12,12 @@ import polars as pl
 from scipy import stats
 from scipy.special import ndtri
 
+from ckptlake.analytics.arguments import check_level
 from ckptlake.analytics.charts import Axis, Chart, heat_chart
 from ckptlake.analytics.frames import Floats, floats
 from ckptlake.analytics.results import Interval, Result
 from ckptlake.analytics.statistics.corrections import Correction, adjusted
 from ckptlake.analytics.statistics.estimators import is_constant, power_of_two
-from ckptlake.analytics.statistics.resampling import check_level
 from ckptlake.analytics.wording import listing, number, p_value, plural
 from ckptlake.errors import InvalidInputError
 

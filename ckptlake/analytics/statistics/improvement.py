@@ -9,12 +9,14 @@ from itertools import accumulate, pairwise
 import numpy as np
 import polars as pl
 
+from ckptlake.analytics.arguments import check_direction, check_level
 from ckptlake.analytics.charts import Axis, Chart, interval_chart
 from ckptlake.analytics.frames import Floats
 from ckptlake.analytics.results import Result
-from ckptlake.analytics.statistics.resampling import RESAMPLES, check_level, counted, interval_of
-from ckptlake.analytics.statistics.scores import Direction, check_direction, scores_named, scores_of
+from ckptlake.analytics.statistics.resampling import RESAMPLES, counted, interval_of
+from ckptlake.analytics.statistics.scores import scores_named, scores_of
 from ckptlake.analytics.wording import number, plural
+from ckptlake.types import Direction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -9,6 +9,7 @@ from typing import Literal, Protocol, TypeAlias
 
 from scipy.special import stdtrit
 
+from ckptlake.analytics.arguments import check_level
 from ckptlake.analytics.frames import Floats, Sample
 from ckptlake.analytics.results import Check, Interval
 from ckptlake.analytics.statistics.checks import normality
@@ -17,7 +18,6 @@ from ckptlake.analytics.statistics.resampling import (
     RESAMPLES,
     Statistic,
     bca_interval,
-    check_level,
     check_values,
     percentile_interval,
 )

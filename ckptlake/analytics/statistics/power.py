@@ -10,11 +10,11 @@ import polars as pl
 from scipy import stats
 from scipy.special import chdtr, ndtr
 
+from ckptlake.analytics.arguments import check_level
 from ckptlake.analytics.charts import Axis, Chart, line_chart
 from ckptlake.analytics.frames import Columns, Floats, Sample, samples
 from ckptlake.analytics.results import Interval, Result
 from ckptlake.analytics.statistics.checks import normality
-from ckptlake.analytics.statistics.resampling import check_level
 from ckptlake.analytics.wording import number, percent, plural
 from ckptlake.errors import InvalidInputError, NotEnoughDataError
 

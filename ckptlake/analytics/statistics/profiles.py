@@ -8,13 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from ckptlake.analytics.arguments import check_direction, check_level
 from ckptlake.analytics.charts import Axis, Chart, line_chart
 from ckptlake.analytics.frames import Floats
 from ckptlake.analytics.results import Result
-from ckptlake.analytics.statistics.resampling import check_level, counted
-from ckptlake.analytics.statistics.scores import Direction, Scores, check_direction, scores_of
+from ckptlake.analytics.statistics.resampling import counted
+from ckptlake.analytics.statistics.scores import Scores, scores_of
 from ckptlake.analytics.wording import number, percent
 from ckptlake.errors import InvalidInputError
+from ckptlake.types import Direction
 
 _THRESHOLDS = 101
 

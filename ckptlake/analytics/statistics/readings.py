@@ -8,6 +8,7 @@ from typing import Literal, Protocol
 import numpy as np
 import polars as pl
 
+from ckptlake.analytics.arguments import check_direction
 from ckptlake.analytics.frames import Columns, check_columns, floats, names
 from ckptlake.errors import InvalidInputError
 
@@ -41,8 +42,7 @@ class Best:
     direction: Literal["min", "max"]
 
     def __post_init__(self) -> None:
-        if self.direction not in ("min", "max"):
-            raise InvalidInputError(f"direction={self.direction!r:.100}: take 'min' or 'max', whichever is better")
+        check_direction(self.direction)
 
     def step_and_value(self, step: pl.Expr, value: pl.Expr) -> tuple[pl.Expr, pl.Expr]:
         finite = value.filter(value.is_finite())

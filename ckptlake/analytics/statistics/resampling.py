@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from scipy.special import ndtr, ndtri
 
+from ckptlake.analytics.arguments import check_level
 from ckptlake.analytics.frames import Floats
 from ckptlake.analytics.results import Interval
 from ckptlake.errors import InvalidInputError, NotEnoughDataError
@@ -179,12 +180,6 @@ def bca_interval(
         return interval_of(draws, level, f"bootstrap percentile, {resamples:,} resamples; BCa does not exist here")
     low, high = np.quantile(draws, ndtr(bias + tails / stretch))
     return Interval(float(low), float(high), level, f"bootstrap BCa, {resamples:,} resamples")
-
-
-def check_level(level: float) -> None:
-    """Raise InvalidInputError unless a confidence level lies between 0 and 1."""
-    if not 0 < level < 1:
-        raise InvalidInputError(f"level={level}: a confidence lies between 0 and 1, such as 0.95")
 
 
 def check_resamples(resamples: int) -> None:

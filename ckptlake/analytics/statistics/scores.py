@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
 import numpy as np
 import polars as pl
@@ -12,9 +11,6 @@ from ckptlake.analytics.frames import Floats, check_columns, samples
 from ckptlake.analytics.results import Check
 from ckptlake.analytics.wording import listing
 from ckptlake.errors import InvalidInputError, NotEnoughDataError
-
-Direction: TypeAlias = Literal["min", "max"]
-"""Whether small or large scores are good."""
 
 _ENOUGH_RUNS = 10
 
@@ -55,12 +51,6 @@ class Scores:
         fewest = min(map(len, self.by_task.values()))
         evidence = f"at least {fewest} on each, {_ENOUGH_RUNS} are wanted"
         return Check(f"enough runs of {self.label} on every task to resample", fewest >= _ENOUGH_RUNS, evidence)
-
-
-def check_direction(direction: Direction) -> None:
-    """Raise InvalidInputError unless a direction is ``"min"`` or ``"max"``."""
-    if direction not in ("min", "max"):
-        raise InvalidInputError(f"direction={direction!r:.100}: take 'min' or 'max', whichever is better")
 
 
 def scores_of(frame: pl.DataFrame, value: str, *, by: str, task: str) -> tuple[Scores, ...]:

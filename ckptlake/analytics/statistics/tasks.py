@@ -13,13 +13,15 @@ from typing import Any, Protocol
 import numpy as np
 import polars as pl
 
+from ckptlake.analytics.arguments import check_direction, check_level
 from ckptlake.analytics.charts import Axis, Chart, interval_chart
 from ckptlake.analytics.frames import Floats
 from ckptlake.analytics.results import Interval, Result
 from ckptlake.analytics.statistics.estimators import iqm, mean
-from ckptlake.analytics.statistics.resampling import RESAMPLES, check_level, interval_of, stratified
-from ckptlake.analytics.statistics.scores import Direction, Scores, check_direction, scores_of
+from ckptlake.analytics.statistics.resampling import RESAMPLES, interval_of, stratified
+from ckptlake.analytics.statistics.scores import Scores, scores_of
 from ckptlake.analytics.wording import number, plural
+from ckptlake.types import Direction
 
 
 class Figure(Protocol):

@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 from scipy import special
 
+from ckptlake.analytics.arguments import check_direction, check_level
 from ckptlake.analytics.charts import Axis, Chart, line_chart
 from ckptlake.analytics.curve import Curve
 from ckptlake.analytics.frames import Floats
@@ -15,7 +16,7 @@ from ckptlake.analytics.results import Check, Interval, Result
 from ckptlake.analytics.trends.excursions import noise_of
 from ckptlake.analytics.trends.smoothing import median_of_neighbours
 from ckptlake.analytics.wording import number, plural
-from ckptlake.errors import InvalidInputError, NotEnoughDataError
+from ckptlake.errors import NotEnoughDataError
 from ckptlake.types import Direction
 
 FEWEST_POINTS = 10
@@ -117,10 +118,8 @@ def overfitting(train: Curve, val: Curve, direction: Direction, *, level: float 
         >>> found.overfits, 39 <= found.best_step <= 40, found.gap_step
         (True, True, 40.0)
     """
-    if direction not in ("min", "max"):
-        raise InvalidInputError(f"the direction is 'min' or 'max', got {direction!r:.100}")
-    if not 0 < level < 1:
-        raise InvalidInputError(f"the level is a confidence between 0 and 1, got {level}")
+    check_direction(direction)
+    check_level(level)
     sign = 1.0 if direction == "min" else -1.0
     ours, theirs = train.finite(), val.finite()
     inside = (theirs.steps >= ours.steps[0]) & (theirs.steps <= ours.steps[-1]) if ours.n else np.zeros(theirs.n, bool)

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
+from ckptlake.analytics.arguments import check_level
 from ckptlake.analytics.charts import Axis, Chart, line_chart
 from ckptlake.analytics.curve import Curve
 from ckptlake.analytics.frames import Floats
 from ckptlake.analytics.results import Check, Interval, Result
 from ckptlake.analytics.wording import number, p_value, plural
-from ckptlake.errors import InvalidInputError, NotEnoughDataError
+from ckptlake.errors import NotEnoughDataError
 
 MOST_POINTS = 2_000
 """Up to how many points all pairs are compared; longer curves are first made medians of blocks, at most so many."""
@@ -111,8 +112,7 @@ def slope(curve: Curve, *, level: float = 0.95, unit: str = "") -> Slope:
         >>> -0.01 in found.interval, found.p < 0.001
         (True, True)
     """
-    if not 0 < level < 1:
-        raise InvalidInputError(f"the level is a confidence between 0 and 1, got {level}")
+    check_level(level)
     finite = curve.finite()
     if finite.n < FEWEST_POINTS:
         raise NotEnoughDataError(

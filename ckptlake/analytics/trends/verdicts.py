@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 from scipy import stats
 
+from ckptlake.analytics.arguments import check_direction
 from ckptlake.analytics.curve import Curve, curves_of
 from ckptlake.analytics.frames import Columns
 from ckptlake.analytics.progress import track
@@ -17,7 +18,7 @@ from ckptlake.analytics.trends.judgements import AlarmRate, Verdict, Verdicts
 from ckptlake.analytics.trends.judging import Case, diverged, ended, not_finite, not_finite_from, too_short
 from ckptlake.analytics.trends.tails import FEWEST_POINTS
 from ckptlake.analytics.wording import plural
-from ckptlake.errors import InvalidInputError, NotEnoughDataError
+from ckptlake.errors import NotEnoughDataError
 from ckptlake.types import Direction
 
 _HUGE = 1e150
@@ -60,8 +61,7 @@ def verdict(curve: Curve, direction: Direction, *, limits: Limits | None = None,
         >>> found.kind, 50 < found.step < 150
         ('plateau', True)
     """
-    if direction not in ("min", "max"):
-        raise InvalidInputError(f"the direction is 'min' or 'max', got {direction!r:.100}")
+    check_direction(direction)
     curve, n_huge = _bounded(curve)
     finite = curve.finite()
     if not curve.n:

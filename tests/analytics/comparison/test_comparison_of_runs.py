@@ -266,7 +266,7 @@ class TestLittleData:
     @pytest.mark.parametrize(
         ("wrong", "message"),
         [
-            ({"direction": "down"}, "direction is 'down'"),
+            ({"direction": "down"}, "direction='down'"),
             ({"level": 95}, "level=95"),
             (
                 {"test": "wilcoxon"},
@@ -564,7 +564,7 @@ class TestPareto:
             pareto(frame, {"loss": "min"})
         with pytest.raises(InvalidInputError, match="objectives are empty"):
             pareto(frame, {})
-        with pytest.raises(InvalidInputError, match="direction is 'low'"):
+        with pytest.raises(InvalidInputError, match="direction='low'"):
             pareto(frame, {"loss": "low"})  # type: ignore[dict-item]
         with pytest.raises(InvalidInputError, match="'name' holds String"):
             pareto(frame, {"name": "min"})

@@ -157,5 +157,5 @@ class TestFirstBetter:
         assert sum(result.winner is not None for result in found) <= 0.05 * 200
 
     def test_direction_is_asked_for(self) -> None:
-        with pytest.raises(InvalidInputError, match="'min' or 'max'"):
+        with pytest.raises(InvalidInputError, match="'min' where lower"):
             first_better([], [], "down")  # type: ignore[arg-type]

@@ -121,7 +121,7 @@ class TestTimeToThreshold:
         ("change", "told"),
         [
             ({"threshold": np.nan}, "finite"),
-            ({"direction": "down"}, "'min' or 'max'"),
+            ({"direction": "down"}, "'min' where lower"),
             ({"hold": 0}, "at least 1"),
             ({"level": 95.0}, "between 0 and 1"),
             ({"curves": []}, "any run"),

@@ -73,7 +73,7 @@ class TestExperiment:
             experiment(runs, metric="los")
         with pytest.raises(InvalidInputError, match="an id twice"):
             experiment(pl.concat([runs, runs]))
-        with pytest.raises(InvalidInputError, match="direction is 'down'"):
+        with pytest.raises(InvalidInputError, match="direction='down'"):
             experiment(runs, direction="down")
         with pytest.raises(InvalidInputError, match="no column 'value'"):
             experiment(runs, curves=pl.DataFrame({"run_id": ["r0"], "step": [1]}))

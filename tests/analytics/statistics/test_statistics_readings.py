@@ -85,7 +85,7 @@ class TestReadings:
     @pytest.mark.parametrize(
         ("make", "message"),
         [
-            (lambda: Best("low"), "take 'min' or 'max'"),  # type: ignore[arg-type]
+            (lambda: Best("low"), "'min' where lower"),  # type: ignore[arg-type]
             (lambda: MeanOfLast(0), "k=0"),
             (lambda: AtStep(1, within=-1), "within=-1"),
             (lambda: readings(pl.DataFrame({"run_id": ["a"], "step": [None], "value": [1.0]})), "null or not finite"),

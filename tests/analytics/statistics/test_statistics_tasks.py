@@ -93,7 +93,7 @@ class TestAggregates:
             over_tasks(frame, "score", by="alg", task="task")
         with pytest.raises(NotEnoughDataError, match="no rows"):
             over_tasks(frame.clear(), "score", by="alg", task="task")
-        with pytest.raises(InvalidInputError, match="take 'min' or 'max'"):
+        with pytest.raises(InvalidInputError, match="'min' where lower"):
             OptimalityGap(1.0, "up")  # type: ignore[arg-type]
 
 

@@ -64,7 +64,7 @@ class TestOverfitting:
             overfitting(train.until(100.0), val, "min")
         with pytest.raises(NotEnoughDataError, match="0 validation points"):
             overfitting(Curve("run", np.zeros(0), np.zeros(0)), val, "min")
-        with pytest.raises(InvalidInputError, match="'min' or 'max'"):
+        with pytest.raises(InvalidInputError, match="'min' where lower"):
             overfitting(train, val, "down")  # type: ignore[arg-type]
 
     @given(st.integers(6, 40), st.floats(-5, 5), st.floats(-5, 5), st.integers(0, 100))

@@ -306,7 +306,7 @@ class TestDegenerate:
         assert other.step == (None if one.step is None else 7 * one.step)
 
     def test_the_direction_is_asked_for(self) -> None:
-        with pytest.raises(InvalidInputError, match="'min' or 'max'"):
+        with pytest.raises(InvalidInputError, match="'min' where lower"):
             verdict(Curve("run", np.zeros(0), np.zeros(0)), "down")  # type: ignore[arg-type]
         with pytest.raises(NotEnoughDataError, match="no rows"):
             verdicts(pl.DataFrame({"run_id": [], "step": [], "value": []}), "min")
