@@ -98,11 +98,16 @@ def log_rank(first: Durations, second: Durations) -> tuple[float, float]:
 
 
 def log_rank_all(groups: Sequence[Durations]) -> tuple[float, float]:
-    """Return chi-squared and p-value of the log-rank test that two or more groups are all alike (statsmodels).
+    """Return chi-squared and p-value of the log-rank test that groups are all alike.
+
+    Two groups are compared by `scipy.stats.logrank`, more by statsmodels.
 
     Raises:
-        MissingDependencyError: statsmodels is not installed.
+        MissingDependencyError: there are more than two groups, and statsmodels is not installed.
     """
+    if len(groups) == 2:
+        statistic, p = log_rank(*groups)
+        return statistic**2, p
     survfunc = need("statsmodels.duration.survfunc", "a log-rank test of several groups")
     number = np.repeat(np.arange(len(groups)), [len(group.times) for group in groups])
     times, ended = (np.concatenate(parts) for parts in zip(*((g.times, g.ended) for g in groups), strict=True))

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
-from statsmodels.duration.survfunc import SurvfuncRight
+from statsmodels.duration.survfunc import SurvfuncRight, survdiff
 
 from ckptlake.analytics.curve import Curve
 from ckptlake.analytics.curves import compare_times, first_reached, time_to_threshold
 from ckptlake.analytics.curves.survival import Durations, log_rank, log_rank_all, log_rank_pairs, survival
-from ckptlake.errors import InvalidInputError, NotEnoughDataError
+from ckptlake.errors import InvalidInputError, MissingDependencyError, NotEnoughDataError
 
 
 def falling(label: str, reached: float, last: float = 10.0) -> Curve:
@@ -62,8 +64,21 @@ def test_log_rank_agrees_between_libraries_and_keeps_its_level() -> None:
         statistic, p = log_rank(*groups)
         rejected += p < 0.05
         if number < 20:
+            pooled = [np.concatenate([getattr(group, name) for group in groups]) for name in ("times", "ended")]
+            expected = survdiff(pooled[0], pooled[1].astype(int), np.repeat([0, 1], 20))
             assert log_rank_all(groups) == pytest.approx((statistic**2, p))
+            assert (statistic**2, p) == pytest.approx(expected)
     assert 0.04 <= rejected / n_simulations <= 0.06
+
+
+def test_several_groups_need_statsmodels_and_two_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("statsmodels.duration", "statsmodels.duration.survfunc"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, "statsmodels", None)
+    groups = [Durations(np.arange(1.0, 9.0) * scale, np.ones(8, bool)) for scale in (1, 5, 1)]
+    assert log_rank_all(groups[:2])[1] < 0.05
+    with pytest.raises(MissingDependencyError, match=r"pip install 'ckptlake\[analysis\]'"):
+        log_rank_all(groups)
 
 
 def test_pairs_are_corrected_after_holm() -> None:
