@@ -26,10 +26,11 @@ def need(module: str, purpose: str) -> ModuleType:
     """
     library = module.partition(".")[0]
     try:
-        return importlib.import_module(module)
+        importlib.import_module(library)
     except ModuleNotFoundError as error:
         if error.name != library:
             raise
         raise MissingDependencyError(
             f"{purpose} needs {_PACKAGES[library]}: install it by `pip install 'ckptlake[analysis]'`"
         ) from None
+    return importlib.import_module(module)
