@@ -8,15 +8,15 @@ import numpy as np
 
 from ckptlake.analytics.forecasts.families import FAMILIES, Decay
 from ckptlake.analytics.forecasts.outlook import Outlook
-from ckptlake.analytics.forecasts.projection import Fit, Points, bootstrap, fit, fit_on_grid
+from ckptlake.analytics.forecasts.posterior import Posterior, explore
+from ckptlake.analytics.forecasts.projection import Fit, Points, Projection, fit, fit_on_grid, outlier_weights, solved
 from ckptlake.analytics.forecasts.seen import FEWEST_POINTS, Seen, averaged
 from ckptlake.analytics.frames import Floats
 
 _MOST_POINTS = 64
 _WARM_UP = 0.1
 _ORIGINS = (0.5, 0.75)
-_DRAWS = 300
-_LEAST_WEIGHT = 0.02
+_DRAWS = 400
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,53 +39,64 @@ class Extrapolation:
 def extrapolate(seen: Seen, later: Floats, schedule: Decay | None, seed: int) -> Extrapolation:
     """Return where a curve will be at later fractions of the run, from nothing but its own past."""
     points, notes = _points(seen, schedule)
-    fits = [fit(family, points) for family in FAMILIES]
+    posteriors, residuals = _posteriors(points)
+    evidence = np.array([posterior.evidence for posterior in posteriors])
+    weights = np.exp(evidence - evidence.max())
+    weights /= weights.sum()
     held_back = _held_back(seen, points)
-    weights = _weights(fits, held_back.ours)
     place = later / seen.fraction
     linear = _terms(schedule, later) if points.linear.shape[1] else np.empty((len(later), 0))
     random = np.random.default_rng(seed)
-    centre = np.zeros(len(later))
-    curves, drawn = [], []
-    for fitted, weight in zip(fits, weights, strict=True):
-        if weight:
-            centre += weight * fitted.at(place, linear)
-            count = max(1, round(_DRAWS * weight))
-            redrawn = bootstrap(fitted, place, linear, count=count, random=random)
-            curves.append(redrawn[0])
-            drawn.append(redrawn[1])
-    off = np.abs(np.vstack(curves) + np.concatenate(drawn)[:, None] - centre)
+    n = len(residuals)
+    freedom = max(n - points.linear.shape[1] - 2, 1)
+    deviation = np.sqrt(float(residuals @ residuals) / freedom)
+    inflated = np.sqrt(freedom / random.chisquare(freedom, _DRAWS))
+    normal = random.normal(size=(_DRAWS, 2 + points.linear.shape[1]))
+    noise = random.choice(residuals, _DRAWS) * np.sqrt(n / freedom) * inflated
+    joint = np.concatenate([weight * posterior.weights for weight, posterior in zip(weights, posteriors, strict=True)])
+    drawn = np.searchsorted(np.cumsum(joint), (np.arange(_DRAWS) + 0.5) / _DRAWS * joint.sum())
+    curves, plain, start = [], [], 0
+    for posterior in posteriors:
+        mine = (drawn >= start) & (drawn < start + len(posterior.weights))
+        chosen = drawn[mine] - start
+        start += len(posterior.weights)
+        if mine.any():
+            spreads = deviation * inflated[mine] / np.sqrt(SHARE)
+            order = random.permutation(int(mine.sum()))
+            curves.append(posterior.curves(chosen[order], place, linear, normal[mine], spreads))
+            plain.append(posterior.curves(chosen, place, linear, 0 * normal[mine], 0 * spreads))
+    curves, plain = np.concatenate(curves), np.concatenate(plain)
+    import os
+    centre = np.median(plain, axis=0) if os.environ.get("CENTRE","median") == "median" else plain.mean(axis=0)
+    off = np.abs(curves + noise[:, None] - centre)
     ones = np.ones(len(off))
     ours = float(np.abs(held_back.ours @ weights).mean())
     return Extrapolation(
-        {family.name: float(weight) for family, weight in zip(FAMILIES, weights, strict=True) if weight},
+        {family.name: float(weight) for family, weight in zip(FAMILIES, weights, strict=True) if weight > 0.005},
         [Outlook.of(float(at), 1.0, off[:, column], ones) for column, at in enumerate(centre)],
         (ours, float(np.abs(held_back.last).mean()), float(np.abs(held_back.best).mean())),
         notes,
     )
+
+SHARE=1.0
+
+def _posteriors(points: Points) -> tuple[list[Posterior], Floats]:
+    """Return what the points leave open of each family, and the residuals of the fit of the best."""
+    fits = [fit_on_grid(family, points) for family in FAMILIES]
+    residuals = min((fitted.residuals for fitted in fits), key=lambda each: float(np.median(np.abs(each))))
+    weights = outlier_weights(points, residuals)
+    n = len(residuals)
+    floor = n * (1e-7 * float(np.abs(points.values).max())) ** 2 + np.finfo(float).tiny
+    posteriors = [explore(Projection.of(family, points, weights), floor, SHARE) for family in FAMILIES]
+    best = max(posteriors, key=lambda one: one.evidence)
+    shape = best.parameters[np.argmax(best.weights)]
+    return posteriors, solved(best.projection.family, shape, points, weights).residuals
 
 
 def fit_family(seen: Seen, name: str, schedule: Decay | None = None) -> Fit:
     """Return one family, by its name, fitted to all that was seen."""
     family = next(family for family in FAMILIES if family.name == name)
     return fit(family, _points(seen, schedule)[0])
-
-
-def _weights(fits: list[Fit], errors: Floats) -> Floats:
-    """Return the weight of each family.
-
-    It falls with the family's error on what was held back, chance being told apart by the noise, and with its BIC on
-    all points. The BIC counts half, as neighbouring points of a training curve are not independent.
-    """
-    n = len(fits[0].points.values)
-    squares = np.array([float(fitted.residuals @ fitted.residuals) for fitted in fits])
-    floor = n * (1e-7 * float(np.abs(fits[0].points.values).max())) ** 2 + np.finfo(float).tiny
-    counts = np.array([len(fitted.coefficients) + len(fitted.parameters) for fitted in fits])
-    criterion = n * np.log((squares + floor) / n) + np.log(n) * counts
-    noise = (float(np.median(squares)) + floor) / n
-    weights = np.exp(-(criterion - criterion.min()) / 4) / np.sqrt((errors**2).mean(axis=0) + noise)
-    weights = np.where(weights < _LEAST_WEIGHT * weights.sum(), 0.0, weights)
-    return np.asarray(weights / weights.sum())
 
 
 def _terms(schedule: Decay | None, fractions: Floats) -> Floats:

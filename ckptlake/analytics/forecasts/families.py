@@ -56,6 +56,11 @@ class Family:
     grid: Floats
     has_offset: bool = True
 
+    @property
+    def bounds(self) -> tuple[Floats, Floats]:
+        """The least and the greatest parameters, by logarithm: a little beyond the grid."""
+        return self.grid.min(axis=0) - 1, self.grid.max(axis=0) + 1
+
     def at(self, place: Floats, parameters: Floats) -> Floats:
         """Return φ at places, shape (n,), for each row of parameters, shape (k, n)."""
         return self.shape(place[None], np.exp(parameters)[:, :, None])
