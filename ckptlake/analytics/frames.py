@@ -58,6 +58,21 @@ def names(columns: Columns) -> tuple[str, ...]:
     return (columns,) if isinstance(columns, str) else tuple(columns)
 
 
+def grouping(by: Columns) -> tuple[str, ...]:
+    """Return the columns that tell configurations apart.
+
+    Raises:
+        InvalidInputError: there are none.
+
+    >>> grouping("lr")
+    ('lr',)
+    """
+    keys = names(by)
+    if not keys:
+        raise InvalidInputError(f"by={by!r} names no column: name those that tell configurations apart")
+    return keys
+
+
 def check_columns(frame: pl.DataFrame, columns: Iterable[str]) -> None:
     """Raise where a frame lacks a column, with the nearest names.
 
@@ -110,14 +125,14 @@ def samples(frame: pl.DataFrame, value: str, by: Columns) -> tuple[Sample, ...]:
         by: the columns that tell configurations apart.
 
     Raises:
-        InvalidInputError: a column is missing, or holds no numbers where numbers are needed.
+        InvalidInputError: `by` is empty, a column is missing, or holds no numbers where numbers are needed.
 
     Example:
         >>> frame = pl.DataFrame({"lr": [0.1, 0.1, 0.2], "loss": [1.0, 2.0, float("nan")]})
         >>> [(found.label, found.n, found.n_nonfinite) for found in samples(frame, "loss", by="lr")]
         [('lr=0.1', 2, 0), ('lr=0.2', 0, 1)]
     """
-    keys = names(by)
+    keys = grouping(by)
     check_columns(frame, [*keys, value])
     parts = frame.partition_by(keys, maintain_order=True, as_dict=True)
     return tuple(sample(part, value, label_of(keys, key)) for key, part in parts.items())

@@ -259,3 +259,41 @@ def elapsed_of(lake: Lake, name: str) -> pl.DataFrame:
 
 def test_the_whole_lake_says_how_many_runs(lake: Lake) -> None:
     assert repr(lake.analysis) == "<Analysis of 25 runs>"
+
+
+@pytest.mark.parametrize("taken", ["configuration", "curve", "steps_per_s", "n", "loss", "run_id", "a/b 'c' \"ü\""])
+def test_params_of_any_name_tell_configurations_apart(tmp_path: Path, taken: str) -> None:
+    with ckptlake.open(tmp_path / "lake", settings=quiet()) as lake:
+        for value in (1, 2):
+            for seed in range(3):
+                with lake.run(
+                    "names", f"{value} {seed}", {taken: value, "seed": seed}, capture=Capture.nothing()
+                ) as run:
+                    run.log_frame(
+                        pl.DataFrame({"step": [0, 1, 2], "loss": [3.0, value + 0.01 * seed, value + 0.01 * seed]})
+                    )
+        asked = lake.analysis
+        column = asked.params(("loss",))[taken]
+        assert str(asked.compare("loss", direction="min")).startswith(
+            f"{column.removeprefix('params.')}=1 has the lower"
+        )
+        assert [len(curves) for curves in asked.curve_groups("loss").values()] == [3, 3]
+        assert asked.compare_times("loss", 1.5, direction="min").table["reached"].to_list() == [3, 0]
+        assert asked.insights("loss", direction="min").n == 6
+
+
+@pytest.mark.parametrize("at", [None, MeanOfLast(2)])
+def test_a_metric_with_the_name_of_a_column_of_runs_is_told(tmp_path: Path, at: MeanOfLast | None) -> None:
+    with ckptlake.open(tmp_path / "lake", settings=quiet()) as lake:
+        with lake.run("names", capture=Capture.nothing()) as run:
+            run.log_frame(pl.DataFrame({"step": [0, 1], "duration_s": [3.0, 4.0]}))
+        with pytest.raises(InvalidInputError, match="the metric 'duration_s' has the name of a column"):
+            lake.analysis.values("duration_s", at)
+
+
+def test_columns_that_are_not_there(some: Analysis) -> None:
+    for ask in (some.band, some.curve_groups):
+        with pytest.raises(InvalidInputError, match="no column 'nosuch'"):
+            ask("val/loss", by="nosuch")
+    with pytest.raises(InvalidInputError, match="names no column"):
+        some.compare("val/loss", by=())

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ckptlake.analytics.arguments import check_not_huge
 from ckptlake.analytics.frames import Floats
 from ckptlake.analytics.results import Interval
 from ckptlake.errors import InvalidInputError, NotEnoughDataError
@@ -38,11 +39,22 @@ class Outcome:
     notes: tuple[str, ...] = ()
 
 
+def check_alternative(alternative: str) -> None:
+    """Raise where an alternative is none.
+
+    Raises:
+        InvalidInputError: it is none.
+    """
+    if alternative not in get_args(Alternative):
+        raise InvalidInputError(f"alternative={alternative!r:.40}: 'two-sided', 'less' or 'greater'")
+
+
 def finite_values(values: ArrayLike, *, least: int, of: str = "the sample") -> Floats:
     """Return values as a float64 array of one dimension.
 
     Raises:
-        InvalidInputError: a value is NaN or infinite, or there is not one dimension.
+        InvalidInputError: a value is NaN or infinite, values are too large for their variance to be told, or there is
+            not one dimension.
         NotEnoughDataError: there are fewer than `least`.
     """
     array = np.asarray(values, dtype=np.float64)
@@ -57,4 +69,5 @@ def finite_values(values: ArrayLike, *, least: int, of: str = "the sample") -> F
         raise NotEnoughDataError(
             f"{of} has {len(array)} values, at least {least} are needed: repeat it with other seeds"
         )
+    check_not_huge(array, of)
     return array

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ckptlake.analytics.comparison.omnibus import block_table, several
-from ckptlake.analytics.comparison.outcome import Alternative, Outcome, finite_values
+from ckptlake.analytics.comparison.outcome import Alternative, Outcome, check_alternative, finite_values
 from ckptlake.analytics.frames import Floats
 from ckptlake.analytics.results import Interval
 from ckptlake.errors import InvalidInputError
@@ -160,6 +160,7 @@ def sign_flip(
         >>> sign_flip([0.3, 0.1, 0.2, 0.4, 0.25], alternative="greater").p_value  # 1 of 32
         0.03125
     """
+    check_alternative(alternative)
     values = finite_values(differences, least=1) - against
     _check_size(len(values))
     mean = float(values.mean())

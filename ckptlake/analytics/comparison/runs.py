@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from ckptlake.analytics.arguments import check_magnitude
 from ckptlake.analytics.comparison.two_samples import pair_differences
-from ckptlake.analytics.frames import Columns, Floats, Sample, check_columns, floats, label_of, names
+from ckptlake.analytics.frames import Columns, Floats, Sample, check_columns, floats, grouping, label_of
 from ckptlake.analytics.wording import listing, plural
 from ckptlake.errors import InvalidInputError
 from ckptlake.types import Direction
@@ -72,7 +73,8 @@ def runs_of(frame: pl.DataFrame, value: str, by: Columns, pair_by: str | None) -
 
     Raises:
         InvalidInputError: a column is missing or holds no numbers, there are fewer than two configurations or more than
-            100, two configurations have one name, or a configuration has two runs of one pair.
+            100, two configurations have one name, values are too large or small for their variance to be told, or a
+            configuration has two runs of one pair.
 
     Example:
         >>> frame = pl.DataFrame({"lr": [1, 1, 2, 2], "seed": [0, 1, 1, 0], "loss": [0.1, 0.2, 0.4, float("nan")]})
@@ -80,7 +82,7 @@ def runs_of(frame: pl.DataFrame, value: str, by: Columns, pair_by: str | None) -
         >>> [sample.values.tolist() for sample in runs.samples], runs.findings
         ([[0.2], [0.4]], ('1 of 2 runs of lr=2 diverged (NaN or infinite loss).',))
     """
-    keys = names(by)
+    keys = grouping(by)
     check_columns(frame, [*keys, value, *(() if pair_by is None else (pair_by,))])
     floats(frame, value)
     parts = frame.partition_by(keys, maintain_order=True, as_dict=True) if frame.height else {}
@@ -108,6 +110,7 @@ def _findings(labelled: dict[str, pl.DataFrame], value: str) -> tuple[str, ...]:
     diverged, missing = [], []
     for label, part in labelled.items():
         found = floats(part, value)
+        check_magnitude(found[np.isfinite(found)], label)
         n_missing = part[value].null_count()
         n_diverged = int((~np.isfinite(found)).sum()) - n_missing
         if n_diverged:

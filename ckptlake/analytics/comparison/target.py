@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from ckptlake.analytics.arguments import check_direction, check_level
 from ckptlake.analytics.charts import Axis, Chart, interval_chart
-from ckptlake.analytics.comparison.outcome import Alternative, Outcome, finite_values
+from ckptlake.analytics.comparison.outcome import Alternative, Outcome, check_alternative, finite_values
 from ckptlake.analytics.comparison.permutation import sign_flip
 from ckptlake.analytics.comparison.two_samples import one_sample_t, variance
 from ckptlake.analytics.frames import Floats, Sample
@@ -159,6 +159,7 @@ def bootstrap_t(
         >>> bootstrap_t(np.linspace(3.27, 3.276, 10), against=3.28, alternative="less").p_value < 0.01
         True
     """
+    check_alternative(alternative)
     sample = finite_values(values, least=2)
     n, mean, se = len(sample), float(sample.mean()), math.sqrt(variance(sample) / len(sample))
     if se == 0.0:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from ckptlake.analytics.comparison.outcome import Alternative, Outcome, finite_values
+from ckptlake.analytics.arguments import check_magnitude
+from ckptlake.analytics.comparison.outcome import Alternative, Outcome, check_alternative, finite_values
 from ckptlake.analytics.frames import Floats
 from ckptlake.analytics.results import Interval
 from ckptlake.errors import InvalidInputError
@@ -148,7 +150,13 @@ def kolmogorov_smirnov(first: ArrayLike, second: ArrayLike) -> Outcome:
     """
     first, second = finite_values(first, least=1), finite_values(second, least=1)
     is_exact = max(len(first), len(second)) <= 1_000
-    found = stats.ks_2samp(first, second, method="exact" if is_exact else "asymp")
+    with warnings.catch_warnings():
+        # The exact chance is a sum that rounding can take past 1, of which scipy warns; that happens in the case below.
+        warnings.filterwarnings("ignore", "ks_2samp: Exact calculation unsuccessful", RuntimeWarning)
+        found = stats.ks_2samp(first, second, method="exact" if is_exact else "asymp")
+    if is_exact and len(first) == len(second) and round(found.statistic * len(first)) <= 1:
+        # No two samples of one size can lie closer without being equal.
+        return Outcome("Kolmogorov-Smirnov (exact)", float(found.statistic), 1.0)
     return Outcome(
         f"Kolmogorov-Smirnov ({'exact' if is_exact else 'asymptotic'})", float(found.statistic), float(found.pvalue)
     )
@@ -200,12 +208,14 @@ def variance(values: Floats) -> float:
     """Return the sample variance, zero where values differ by rounding noise alone."""
     if len(values) < 2 or np.ptp(values) <= _NOISE * np.abs(values).max():
         return 0.0
+    check_magnitude(values, "the sample")
     return float(values.var(ddof=1))
 
 
 def _t_outcome(
     method: str, estimate: float, se: float, df: float, against: float, alternative: Alternative, level: float
 ) -> Outcome:
+    check_alternative(alternative)
     if se == 0.0:
         statistic = math.copysign(math.inf, estimate - against) if estimate != against else 0.0
         return Outcome(method, statistic, None, df, estimate, notes=(_FLAT,))

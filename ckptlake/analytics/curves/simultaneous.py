@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from ckptlake.analytics.arguments import check_not_huge
 from ckptlake.analytics.frames import Floats
 
 FEWEST_FOR_SIGN_FLIPS = 6
@@ -46,7 +47,7 @@ def mean_band(values: Floats, level: float, n_resamples: int, seed: int) -> Simu
         n_resamples: how many sign flips are drawn where there are too many to take all.
         seed: of those draws.
     """
-    return _band([values], values.mean(axis=0), level, n_resamples, seed)
+    return _band([values], level, n_resamples, seed)
 
 
 def difference_band(first: Floats, second: Floats, level: float, n_resamples: int, seed: int) -> SimultaneousBand:
@@ -61,10 +62,14 @@ def difference_band(first: Floats, second: Floats, level: float, n_resamples: in
         n_resamples: how many sign flips are drawn where there are too many to take all.
         seed: of those draws.
     """
-    return _band([first, second], first.mean(axis=0) - second.mean(axis=0), level, n_resamples, seed)
+    return _band([first, second], level, n_resamples, seed)
 
 
-def _band(groups: Sequence[Floats], estimate: Floats, level: float, n_resamples: int, seed: int) -> SimultaneousBand:
+def _band(groups: Sequence[Floats], level: float, n_resamples: int, seed: int) -> SimultaneousBand:
+    for group in groups:
+        check_not_huge(group, "a group of curves")
+    means = [group.mean(axis=0) for group in groups]
+    estimate = means[0] if len(means) == 1 else means[0] - means[1]
     squares = np.stack([group.var(axis=0, ddof=1) / len(group) for group in groups])
     error = np.sqrt(squares.sum(axis=0))
     if min(map(len, groups)) < FEWEST_FOR_SIGN_FLIPS:

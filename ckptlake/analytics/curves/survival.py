@@ -88,6 +88,26 @@ def survival(durations: Durations, level: float = 0.95) -> Survival:
     return Survival(times, share, low, high, median if np.isfinite(median) else None, interval)
 
 
+def are_comparable(groups: Sequence[Durations]) -> bool:
+    """Tell whether the log-rank test has something to go by.
+
+    It has where runs of every group were still watched when the first one got there, and not all got there at once;
+    otherwise its variance is 0.
+
+    Example:
+        >>> once = Durations(np.array([3.0, 3.0]), np.array([True, True]))
+        >>> later = Durations(np.array([3.0, 4.0]), np.array([True, True]))
+        >>> are_comparable([once, once]), are_comparable([once, later])
+        (False, True)
+    """
+    ends = [group.times[group.ended] for group in groups]
+    if not any(map(len, ends)):
+        return False
+    first = min(end.min() for end in ends if len(end))
+    watched = [int((group.times >= first).sum()) for group in groups]
+    return all(watched) and sum(int((end == first).sum()) for end in ends) < sum(watched)
+
+
 def log_rank(first: Durations, second: Durations) -> tuple[float, float]:
     """Return the statistic and the two-sided p-value of the log-rank test (`scipy.stats.logrank`).
 
@@ -118,10 +138,10 @@ def log_rank_all(groups: Sequence[Durations]) -> tuple[float, float]:
 def log_rank_pairs(groups: Sequence[Durations]) -> list[tuple[int, int, float, float]]:
     """Return for each pair of groups their places, the log-rank p-value, and that value after Holm's correction.
 
-    Source: Holm, S. (1979), Scandinavian J. Statistics 6. A pair in which no run has the event is left out: there is
-    nothing to compare.
+    Source: Holm, S. (1979), Scandinavian J. Statistics 6. A pair that is not comparable (see `are_comparable`), such as
+    one in which no run has the event, is left out.
     """
-    pairs = [(i, j) for i, j in combinations(range(len(groups)), 2) if groups[i].ended.any() or groups[j].ended.any()]
+    pairs = [(i, j) for i, j in combinations(range(len(groups)), 2) if are_comparable([groups[i], groups[j]])]
     if not pairs:
         return []
     raw = [log_rank(groups[i], groups[j])[1] for i, j in pairs]

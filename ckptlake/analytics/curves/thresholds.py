@@ -11,7 +11,14 @@ import polars as pl
 from ckptlake.analytics.arguments import check_direction, check_level
 from ckptlake.analytics.charts import Axis, Chart, interval_chart, line_chart
 from ckptlake.analytics.curve import Curve
-from ckptlake.analytics.curves.survival import Durations, Survival, log_rank_all, log_rank_pairs, survival
+from ckptlake.analytics.curves.survival import (
+    Durations,
+    Survival,
+    are_comparable,
+    log_rank_all,
+    log_rank_pairs,
+    survival,
+)
 from ckptlake.analytics.results import Check, Result
 from ckptlake.analytics.wording import listing, number, p_value, plural
 from ckptlake.errors import InvalidInputError, NotEnoughDataError
@@ -152,7 +159,8 @@ def compare_times(
         unit: the unit of the values.
 
     Raises:
-        NotEnoughDataError: fewer than two groups, or no run of any group reached the value.
+        NotEnoughDataError: fewer than two groups, no run of any group reached the value, all did at once, or a group
+            ended before any run did.
         InvalidInputError: as `time_to_threshold` raises.
 
     Example:
@@ -172,6 +180,11 @@ def compare_times(
     durations = [_durations(curves, threshold, direction, hold, horizon)[1] for curves in groups.values()]
     if not any(found.ended.any() for found in durations):
         raise NotEnoughDataError(f"no run reached {number(threshold)}: choose a value that some of them do")
+    if not are_comparable(durations):
+        raise NotEnoughDataError(
+            f"nothing tells the groups apart by {number(threshold)}: all runs were there at the same {x}, or a group "
+            "ended before any run was; choose a value that is harder to reach, or leave that group out"
+        )
     statistic, p = log_rank_all(durations)
     labels = list(groups)
     pairs = [

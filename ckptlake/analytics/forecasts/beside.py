@@ -33,7 +33,7 @@ def forecast_beside(
         direction: ``"min"`` for losses, ``"max"`` for accuracies.
         level: the confidence of the interval.
         unit: the unit of the values.
-        seed: of the redrawn residuals where the curve has to tell alone.
+        seed: of what is drawn where the curve has to tell alone.
 
     Raises:
         InvalidInputError: no horizon was given and the others end at different steps, or `forecast` refuses the curve.
@@ -47,7 +47,7 @@ def forecast_beside(
         >>> found.horizon, round(found.value, 2)
         (100.0, 3.32)
     """
-    end = horizon if horizon is not None else _common_end(others)
+    end = horizon if horizon is not None else _end_of_all(others)
     known: Calibration | None = None
     notes: tuple[str, ...] = ()
     try:
@@ -59,7 +59,7 @@ def forecast_beside(
     return replace(found, notes=(*notes, *found.notes))
 
 
-def _common_end(others: Sequence[Curve]) -> float:
+def _end_of_all(others: Sequence[Curve]) -> float:
     ends = {float(other.steps[-1]) for other in others if other.n}
     if len(ends) != 1:
         raise InvalidInputError(f"the others end at {len(ends)} different steps: pass horizon= of the live run")

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 import polars as pl
 
 from ckptlake.analytics.charts import Axis, Chart, bar_chart
-from ckptlake.analytics.frames import Columns, check_columns, label_of, names
+from ckptlake.analytics.frames import CONFIGURATION, Columns, check_columns, names
 from ckptlake.analytics.results import Result
 from ckptlake.analytics.statistics.params import flattened
 from ckptlake.analytics.wording import listing, plural
@@ -34,7 +34,7 @@ class Configurations(Result):
     @property
     def counts(self) -> pl.DataFrame:
         """How many runs each configuration has: `configuration` and `n`, in order of first appearance."""
-        return self.table.group_by("configuration", maintain_order=True).agg(pl.len().alias("n"))
+        return self.table.group_by(CONFIGURATION, maintain_order=True).agg(pl.len().alias("n"))
 
     def sentence(self) -> str:
         sizes = self.counts["n"].to_list()
@@ -46,7 +46,7 @@ class Configurations(Result):
 
     def chart(self) -> Chart:
         return bar_chart(
-            "Runs of each configuration", self.counts.to_dicts(), label="configuration", value=Axis("n", "runs")
+            "Runs of each configuration", self.counts.to_dicts(), label=CONFIGURATION, value=Axis("n", "runs")
         )
 
 
@@ -63,7 +63,8 @@ def group_by_all_except(
         params: the columns that are params, those of nested ones included; all that begin with ``params.`` where None.
 
     Raises:
-        InvalidInputError: a column is missing, an excepted param is none of the params, or the frame has no params.
+        InvalidInputError: a column is missing, an excepted param is none of the params, the frame has no params, or it
+            has a column ``configuration`` already.
 
     Example:
         >>> frame = pl.DataFrame(
@@ -84,9 +85,10 @@ def group_by_all_except(
     flat = flattened(frame.select(given))
     aside = {_found(name, flat.columns) for name in names(except_)}
     columns = tuple(name for name in flat.columns if name not in aside and flat[name].n_unique() > 1)
-    whole = frame.drop(given).with_columns(
-        *flat.get_columns(), pl.Series("configuration", _labels(flat, columns), pl.String)
-    )
+    whole = frame.drop(given).with_columns(flat.get_columns())
+    if CONFIGURATION in whole.columns:
+        raise InvalidInputError(f"the frame has a column {CONFIGURATION!r}, in which labels are put: rename it first")
+    whole = whole.with_columns(pl.Series(CONFIGURATION, _labels(flat, columns), pl.String))
     return Configurations(
         n=frame.height,
         method=f"runs that agree in all params but {listing(sorted(map(_short, aside)))}",
@@ -111,8 +113,7 @@ def _labels(flat: pl.DataFrame, columns: Sequence[str]) -> list[str]:
     titles = [full if shown.count(short) > 1 else short for full, short in zip(columns, shown, strict=True)]
     return [
         ", ".join(
-            f"no {title}" if value is None else label_of([title], [value])
-            for title, value in zip(titles, row, strict=True)
+            f"no {title}" if value is None else f"{title}={value}" for title, value in zip(titles, row, strict=True)
         )
         or "all runs"
         for row in (flat.select(columns).rows() if columns else [()] * flat.height)

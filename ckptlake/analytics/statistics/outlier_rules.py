@@ -153,14 +153,14 @@ class GeneralisedESD:
 def _most_deviant(sample: Sample, most: int, alpha: float) -> Distances:
     """Return the studentised deviates of values taken out one by one; the rest is measured against the last state."""
     n = sample.n
-    scaled = sample.values / power_of_two(sample.values)
     left = np.ones(n, bool)
     distance, limit = np.empty(n), np.empty(n)
     taken: list[int] = []
     for size in range(n, n - min(most, n // 2), -1):
-        kept = scaled[left]
+        kept = sample.values[left]
         if is_constant(kept):
             break
+        kept = kept / power_of_two(kept)
         distance[left] = (kept - kept.mean()) / kept.std(ddof=1)
         limit[left] = _limit(size, alpha)
         worst = int(np.flatnonzero(left)[np.abs(distance[left]).argmax()])

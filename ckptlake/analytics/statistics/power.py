@@ -10,7 +10,7 @@ import polars as pl
 from scipy import stats
 from scipy.special import chdtr, ndtr
 
-from ckptlake.analytics.arguments import check_level
+from ckptlake.analytics.arguments import check_level, check_magnitude
 from ckptlake.analytics.charts import Axis, Chart, line_chart
 from ckptlake.analytics.frames import Columns, Floats, Sample, samples
 from ckptlake.analytics.results import Interval, Result
@@ -268,6 +268,7 @@ def _search(difference: float, std_first: float, std_second: float, power: float
 def _std(group: Sample) -> float:
     if group.n < 2:
         raise NotEnoughDataError(f"{group.label} has {plural(group.n, 'finite value')}: at least two are needed")
+    check_magnitude(group.values, group.label)
     return float(group.values.std(ddof=1))
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from ckptlake.analytics.arguments import check_not_huge
 from ckptlake.analytics.charts import Axis, Chart, line_chart
 from ckptlake.analytics.curve import Curve
 from ckptlake.analytics.frames import Floats
@@ -91,6 +92,7 @@ def change_points(curve: Curve, *, penalty: float | None = None, fewest: int = 5
             f"the curve {curve.label!r:.100} has {finite.n:,} points and the search takes at most {MOST_POINTS:,}: "
             "average blocks of it first"
         )
+    check_not_huge(finite.values, f"the curve {curve.label!r:.100}")
     variance, autocorrelation = long_run_variance(finite.values)
     chosen = 4 * np.log(finite.n) * variance if penalty is None else penalty
     ends: list[int] = [finite.n]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ckptlake.analytics.arguments import check_level
 from ckptlake.analytics.frames import Floats
 from ckptlake.analytics.trends.smoothing import median_of_neighbours
+from ckptlake.errors import InvalidInputError
 
 FEWEST_AWAY = 3
 """How many points at the end must be away from the best level before that is more than a spike."""
@@ -30,6 +33,9 @@ class Limits:
         noise: how many standard deviations of its noise either must be at the least.
         plateau_share: the share of the gain that still counts as no change over the last quarter of a run.
         level: the confidence of tests and intervals.
+
+    Raises:
+        InvalidInputError: one of them is not above 0 or not finite, or `level` not between 0 and 1.
     """
 
     lost_share: float = 0.25
@@ -37,6 +43,12 @@ class Limits:
     noise: float = 8.0
     plateau_share: float = 0.01
     level: float = 0.95
+
+    def __post_init__(self) -> None:
+        check_level(self.level)
+        for name in ("lost_share", "spike_share", "noise", "plateau_share"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise InvalidInputError(f"{name}={getattr(self, name)}: a finite number above 0 is needed")
 
 
 @dataclass(frozen=True, slots=True)

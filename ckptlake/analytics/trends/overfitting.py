@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 from scipy import special
 
-from ckptlake.analytics.arguments import check_direction, check_level
+from ckptlake.analytics.arguments import check_direction, check_level, check_not_huge
 from ckptlake.analytics.charts import Axis, Chart, line_chart
 from ckptlake.analytics.curve import Curve
 from ckptlake.analytics.frames import Floats
@@ -129,6 +129,8 @@ def overfitting(train: Curve, val: Curve, direction: Direction, *, level: float 
             f"{plural(len(steps), 'validation point')} of {val.label!r:.100} lie within training: it takes "
             f"{FEWEST_POINTS}"
         )
+    for curve in (ours, theirs):
+        check_not_huge(curve.values, f"the curve {curve.label!r:.100}")
     beside = _beside(ours, steps)
     gap = sign * (values - beside)
     bend = bend_of(steps, gap, level)

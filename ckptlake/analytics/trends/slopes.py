@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from ckptlake.analytics.arguments import check_level
+from ckptlake.analytics.arguments import check_level, check_not_huge
 from ckptlake.analytics.charts import Axis, Chart, line_chart
 from ckptlake.analytics.curve import Curve
 from ckptlake.analytics.frames import Floats
@@ -118,6 +118,7 @@ def slope(curve: Curve, *, level: float = 0.95, unit: str = "") -> Slope:
         raise NotEnoughDataError(
             f"the curve {curve.label!r:.100} has {plural(finite.n, 'finite point')}: a slope takes {FEWEST_POINTS}"
         )
+    check_not_huge(finite.values, f"the curve {curve.label!r:.100}")
     used = finite if finite.n <= MOST_POINTS else Curve(curve.label, *blocks(finite.steps, finite.values, MOST_POINTS))
     found = monotone(used.steps, used.values, level)
     notes: list[str] = []

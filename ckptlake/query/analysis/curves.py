@@ -38,14 +38,18 @@ class CurveQuestions(Frames):
             metric: the metric.
             by: the columns that tell configurations apart; by default all params but seeds.
             x: what curves lie over: ``"step"``, ``"time"``, or a metric.
+
+        Raises:
+            InvalidInputError: there is no such column, or no run has the metric.
         """
-        from ckptlake.analytics.frames import label_of, names
+        from ckptlake.analytics.frames import check_columns, label_of, names
 
         curves = self._curves(metric, x)
         if by == ():
             return {"all runs": curves}
-        runs, columns = self.configured(self._described(), by, metric)
+        runs, columns = self.configured(self._described(), by)
         keys = names(columns)
+        check_columns(runs, keys)
         labels = {row["curve"]: label_of(keys, [row[key] for key in keys]) for row in runs.to_dicts()}
         groups: defaultdict[str, list[Curve]] = defaultdict(list)
         for curve in curves:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 ABOUT = ("run_id", "name", "experiment", "status", "started_at", "duration_s")
 """What is told of every run beside its params and results."""
+ADDED = ("configuration", "curve", "steps_per_s")
+"""What analyses add to that."""
 SURROUNDINGS = ("git_commit", "git_branch", "git_dirty", "host", "command", "python", "packages")
 """Where a run was made, as far as it was recorded."""
 
@@ -54,7 +56,8 @@ class Frames:
             where it diverged.
 
         Raises:
-            InvalidInputError: no run has the metric; the message has the nearest names.
+            InvalidInputError: no run has the metric; the message has the nearest names. Or it has the name of a column
+                that each run has, such as ``name``.
         """
         return self._one_row_a_run({metric_name: at})
 
@@ -73,7 +76,7 @@ class Frames:
         """Return the column of each param that these runs have: its name, after ``params.`` where that is taken."""
         rows = self.runs._with(View("params")).join(self.runs.select("run_id"), on="run_id", how="semi")
         keys = [row["key"] for row in rows.select("key").distinct().order_by("key").to_dicts()]
-        return {key: f"params.{key}" if key in {*ABOUT, *SURROUNDINGS, *taken} else key for key in keys}
+        return {key: f"params.{key}" if key in {*ABOUT, *ADDED, *SURROUNDINGS, *taken} else key for key in keys}
 
     def direction(self, metric_name: str, given: Direction | None) -> Direction:
         """Return the direction in which a metric is better: the one given, or else the one declared."""
@@ -96,6 +99,11 @@ class Frames:
 
     def _one_row_a_run(self, wanted: Mapping[str, Reading | None], columns: Sequence[str] = ABOUT) -> DataFrame:
         """Return columns of runs, params and results; only those that it takes points for are read off the points."""
+        if clash := sorted({"run_id", *columns}.intersection(wanted)):
+            raise InvalidInputError(
+                f"the metric {clash[0]!r} has the name of a column that each run has: log it under another name, or "
+                f"give curves({clash[0]!r}) to ckptlake.analytics.statistics.readings"
+            )
         asked = {name: found for name, at in wanted.items() if (found := _asked(name, at)) is not None}
         frame = self._selected(columns, asked, tuple(wanted))
         for name, at in wanted.items():

@@ -114,8 +114,7 @@ class ParamQuestions(Frames):
     def _with_params(
         self, metric: str, at: Reading | None, columns: Sequence[str] = ABOUT
     ) -> tuple[DataFrame, list[str]]:
-        taken = (metric, _SPEED)
-        return self._one_row_a_run({metric: at}, columns), list(self.params(taken).values())
+        return self._one_row_a_run({metric: at}, columns), list(self.params((metric,)).values())
 
 
 def _speeds(curves: DataFrame) -> DataFrame:

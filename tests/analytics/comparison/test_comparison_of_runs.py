@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -616,3 +618,15 @@ def test_differences_are_charted_with_joint_intervals_or_mean_ranks() -> None:
     assert "lr=0.1 − lr=0.2" in svg
     ranked = compare(FOUR, "loss", by="lr", pair_by="seed", test="friedman")
     assert "mean ranks" in drawn(ranked.chart_of_differences())
+
+
+@pytest.mark.parametrize("ask", [compare, partial(equivalent, margin=0.1)])
+def test_no_column_to_tell_configurations_by(ask: Callable[..., object]) -> None:
+    with pytest.raises(InvalidInputError, match="names no column"):
+        ask(pl.DataFrame({"lr": [1, 2], "loss": [1.0, 2.0]}), "loss", by=())
+
+
+def test_huge_values_are_refused_before_they_are_ranked() -> None:
+    frame = pl.DataFrame({"lr": [1, 1, 2, 2], "loss": [1.7e308, -1.7e308, 1.0, float("nan")]})
+    with pytest.raises(InvalidInputError, match=r"lr=1 has values up to 1\.7e\+308"):
+        compare(frame, "loss", by="lr")

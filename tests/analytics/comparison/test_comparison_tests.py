@@ -381,3 +381,31 @@ class TestDegenerateInput:
         assert mann_whitney(one + 0.01, other).p_value < 1e-6  # type: ignore[operator]
         assert abs(hedges_g(one, other).value) < 0.01
         assert abs(vargha_delaney(one, other).value - 0.5) < 0.01
+
+
+@pytest.mark.parametrize("n", [1, 4, 5, 7, 15, 1_000])
+def test_two_samples_one_step_apart_are_as_close_as_can_be(n: int) -> None:
+    found = kolmogorov_smirnov(np.arange(n), np.arange(n) + 0.5)
+    assert (found.p_value, found.method) == (1.0, "Kolmogorov-Smirnov (exact)")
+    assert found.statistic == pytest.approx(1 / n)
+
+
+OF_VARIANCES = [welch_t, paired_t, hedges_g, ratio_of_means, posterior]
+
+
+@pytest.mark.parametrize("test", [*OF_VARIANCES, permutation_test, mann_whitney, cliffs_delta])
+def test_values_whose_variance_is_infinite_are_refused(test: Callable[..., object]) -> None:
+    with pytest.raises(InvalidInputError, match="diverged to inf"):
+        test(1e300 * np.arange(1.0, 8.0), 1e300 * np.arange(2.0, 9.0) ** 1.1)
+
+
+@pytest.mark.parametrize("test", OF_VARIANCES)
+def test_values_whose_variance_vanishes_are_refused(test: Callable[..., object]) -> None:
+    with pytest.raises(InvalidInputError, match="multiply by a constant"):
+        test(1e-300 * np.arange(1.0, 8.0), 1e-300 * np.arange(2.0, 9.0) ** 1.1)
+
+
+@pytest.mark.parametrize("test", [one_sample_t, sign_flip, bootstrap_t])
+def test_an_alternative_that_is_none(test: Callable[..., object]) -> None:
+    with pytest.raises(InvalidInputError, match="alternative='lower': 'two-sided', 'less' or 'greater'"):
+        test(np.arange(6.0), alternative="lower")

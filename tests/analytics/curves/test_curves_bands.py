@@ -159,3 +159,9 @@ class TestFirstBetter:
     def test_direction_is_asked_for(self) -> None:
         with pytest.raises(InvalidInputError, match="'min' where lower"):
             first_better([], [], "down")  # type: ignore[arg-type]
+
+
+def test_a_band_around_values_whose_variance_cannot_be_held_is_refused() -> None:
+    curves = [Curve(str(run), np.arange(5.0), 1e300 + 1e299 * np.arange(5.0) * run) for run in range(6)]
+    with pytest.raises(InvalidInputError, match="set those of runs that diverged to inf"):
+        band(curves)

@@ -13,7 +13,14 @@ from statsmodels.duration.survfunc import SurvfuncRight, survdiff
 
 from ckptlake.analytics.curve import Curve
 from ckptlake.analytics.curves import compare_times, first_reached, time_to_threshold
-from ckptlake.analytics.curves.survival import Durations, log_rank, log_rank_all, log_rank_pairs, survival
+from ckptlake.analytics.curves.survival import (
+    Durations,
+    are_comparable,
+    log_rank,
+    log_rank_all,
+    log_rank_pairs,
+    survival,
+)
 from ckptlake.errors import InvalidInputError, MissingDependencyError, NotEnoughDataError
 
 
@@ -172,3 +179,32 @@ class TestCompareTimes:
             compare_times({"a": [falling("a", 2)]}, 2.0, "min")
         with pytest.raises(NotEnoughDataError, match="no run reached 0"):
             compare_times({"a": [falling("a", 2)], "b": [falling("b", 2)]}, 0.0, "min")
+
+    @pytest.mark.parametrize("others", [1, 2])
+    def test_groups_that_all_are_there_at_once(self, others: int) -> None:
+        groups = {str(group): [falling(f"{group} {run}", 3) for run in range(4)] for group in range(1 + others)}
+        with pytest.raises(NotEnoughDataError, match="all runs were there at the same step"):
+            compare_times(groups, 2.0, "min")
+
+    def test_a_group_that_ended_before_any_run_was_there(self) -> None:
+        groups = {name: [falling(f"{name} {run}", 3 + run) for run in range(4)] for name in ("a", "b")}
+        groups["c"] = [falling(f"c {run}", 9, last=2) for run in range(4)]
+        with pytest.raises(NotEnoughDataError, match="leave that group out"):
+            compare_times(groups, 2.0, "min")
+
+    def test_a_pair_that_cannot_be_compared_is_left_out(self) -> None:
+        groups = {name: [falling(f"{name} {run}", 3) for run in range(4)] for name in ("a", "b")}
+        groups["c"] = [falling(f"c {run}", 6) for run in range(4)]
+        found = compare_times(groups, 2.0, "min")
+        assert found.pairs.select("first", "second").rows() == [("a", "c"), ("b", "c")]
+        assert found.p_value < 0.05
+
+
+@given(st.lists(durations, min_size=2, max_size=2))
+def test_what_is_called_comparable_has_a_variance(told: list[list[tuple[int, bool]]]) -> None:
+    groups = [Durations(np.array([t for t, _ in part], float), np.array([was for _, was in part])) for part in told]
+    if are_comparable(groups):
+        assert np.isfinite(log_rank(*groups)).all()
+    elif any(group.ended.any() for group in groups):
+        with pytest.warns(RuntimeWarning, match="invalid value"):
+            log_rank(*groups)

@@ -12,6 +12,9 @@ from scipy.optimize import curve_fit
 from ckptlake.analytics.curve import Curve
 from ckptlake.analytics.forecasts import Decay, forecast
 from ckptlake.analytics.forecasts.extrapolation import fit_family
+from ckptlake.analytics.forecasts.families import FAMILIES
+from ckptlake.analytics.forecasts.posterior import explore
+from ckptlake.analytics.forecasts.projection import Points, Projection
 from ckptlake.analytics.forecasts.seen import look
 from ckptlake.errors import InvalidInputError
 
@@ -100,11 +103,36 @@ def test_forecasts_are_the_same_each_time_and_differ_by_seed() -> None:
     assert forecast(curve, 64).interval != forecast(curve, 64, seed=1).interval
 
 
+def test_the_posterior_of_a_power_is_that_of_a_fine_grid() -> None:
+    steps = np.arange(1.0, 61.0)
+    noisy = MEMBERS["power law"](steps) + np.random.default_rng(5).normal(0, 0.02, 60)
+    points = Points(steps / 60, noisy, np.ones(60), np.empty((60, 0)))
+    projection = Projection.of(FAMILIES[0], points, np.ones(60))
+    found = explore(projection, np.log([0.5]), 1e-12, 1.0)
+    fine = np.linspace(np.log(0.2), np.log(1.2), 2001)
+    unit = np.empty((2001, 60))
+    squares, pulls = np.empty(2001), np.empty(2001)
+    for at, power in enumerate(np.exp(fine)):
+        shape = points.place**-power
+        rest = shape - shape.mean()
+        unit[at] = rest / np.linalg.norm(rest)
+        pulls[at] = unit[at] @ noisy
+        squares[at] = ((noisy - noisy.mean() - pulls[at] * unit[at]) ** 2).sum()
+    prior = np.abs(pulls) * np.linalg.norm(np.gradient(unit, fine, axis=0), axis=1)
+    likely = prior * (squares.min() / squares) ** 29
+    mean = np.average(fine, weights=likely)
+    deviation = np.sqrt(np.average((fine - mean) ** 2, weights=likely))
+    ours = np.average(found.parameters[:, 0], weights=found.weights)
+    spread = np.sqrt(np.average((found.parameters[:, 0] - ours) ** 2, weights=found.weights))
+    assert ours == pytest.approx(mean, abs=0.02 * deviation)
+    assert spread == pytest.approx(deviation, rel=0.02)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("name", ["power law", "exponential", "log-power"])
-def test_intervals_of_one_curve_alone_hold_where_its_family_is_known(name: str) -> None:
-    """At least as often as they say: the choice among families makes them wider than one family needs."""
+@pytest.mark.parametrize("name", MEMBERS)
+def test_intervals_of_one_curve_alone_hold_whichever_its_family(name: str) -> None:
+    """No family less than nine times in ten, though which one it is has to be told from the curve as well."""
     random, hits = np.random.default_rng(0), 0
     steps = np.arange(1.0, 201.0)
     for seed in range(2000):
@@ -112,4 +140,4 @@ def test_intervals_of_one_curve_alone_hold_where_its_family_is_known(name: str) 
         interval = forecast(Curve.of("a", steps[:100], values[:100]), 200, level=0.95, seed=seed).interval
         assert interval is not None
         hits += values[-1] in interval
-    assert hits / 2000 >= 0.93
+    assert hits / 2000 >= 0.90

@@ -381,3 +381,11 @@ def test_the_bound_of_an_effect_holds_as_often_as_it_says() -> None:
     means *= np.sqrt(0.14 / 0.86 / np.mean(means**2))
     found = [explained_by(rng.normal(means[groups]), groups, level=0.95)[2] >= 0.14 for _ in range(2000)]
     assert 0.93 <= np.mean(found) <= 0.97
+
+
+def test_params_with_the_names_of_figures_keep_theirs() -> None:
+    rng = np.random.default_rng(0)
+    runs = pl.DataFrame({"n": [8, 8, 8, 16, 16, 16], "mean": [1] * 3 + [2] * 3, "loss": rng.normal(size=6)})
+    runs = runs.with_columns(run_id=pl.Series([f"r{i}" for i in range(6)]))
+    asked = Experiment(runs=runs, metric="loss", direction="min", params=("n", "mean"))
+    assert "params.n=8, params.mean=1" in insight(within_seed_noise(asked)).text

@@ -171,3 +171,10 @@ class TestConfigurations:
             group_by_all_except(frame.select("loss"))
         with pytest.raises(InvalidInputError, match="no column 'lr'"):
             group_by_all_except(frame, params=["lr"])
+
+
+@pytest.mark.parametrize("params", [["lr"], ["lr", "configuration"]])
+def test_a_column_of_the_name_of_labels_is_not_overwritten(params: list[str]) -> None:
+    frame = pl.DataFrame({"lr": [0.1, 0.2], "configuration": ["a", "b"]})
+    with pytest.raises(InvalidInputError, match=r"a column 'configuration'.*rename"):
+        group_by_all_except(frame, (), params=params)

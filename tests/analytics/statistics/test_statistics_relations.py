@@ -288,3 +288,15 @@ class TestPower:
         ):
             with pytest.raises(InvalidInputError, match=message):
                 seeds_for_power(**options)
+
+
+def test_power_of_values_whose_variance_cannot_be_held_is_refused() -> None:
+    frame = pl.DataFrame({"lr": [1, 1, 2, 2], "loss": [1e300, 2e300, 1.0, 2.0]})
+    with pytest.raises(InvalidInputError, match=r"lr=1 has values up to 2e\+300"):
+        seeds_needed(frame, "loss", by="lr", difference=1.0)
+
+
+def test_an_outlier_so_far_out_that_the_others_vanish_beside_it() -> None:
+    values = np.append(np.arange(15.0), 1e300)
+    found = GeneralisedESD(most=3).distances(Sample("", values))
+    assert found.is_outlier.tolist() == [False] * 15 + [True]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import signal, stats
 
 from ckptlake.analytics.curve import Curve
-from ckptlake.analytics.trends import slope
+from ckptlake.analytics.trends import change_points, overfitting, slope
 from ckptlake.analytics.trends.slopes import blocks, monotone
 from ckptlake.errors import InvalidInputError, NotEnoughDataError
 
@@ -116,3 +118,13 @@ def test_blocks_are_even_and_few(n: int, most: int) -> None:
     assert len(steps) <= most or len(steps) == n
     assert np.array_equal(steps, values)
     assert np.ptp(np.diff(steps)) == 0 if len(steps) > 1 else True
+
+
+def test_values_whose_variance_cannot_be_held_are_refused() -> None:
+    curve = Curve("far out", np.arange(20.0), 1e300 * np.arange(1.0, 21.0))
+    asked: list[Callable[[], object]] = [
+        lambda: slope(curve), lambda: change_points(curve), lambda: overfitting(curve, curve, "min"),
+    ]  # fmt: skip
+    for ask in asked:
+        with pytest.raises(InvalidInputError, match="'far out' has"):
+            ask()

@@ -354,3 +354,9 @@ def test_noise_seldom_looks_like_an_oscillation(coefficient: float) -> None:
     rng = np.random.default_rng(0)
     noise = (signal.lfilter([1], [1, -coefficient], rng.standard_normal(700))[200:] for _ in range(500))
     assert sum(swing_of(values) is not None for values in noise) <= 0.02 * 500
+
+
+@pytest.mark.parametrize("told", [{"noise": 0.0}, {"level": 95.0}, {"lost_share": float("nan")}, {"spike_share": -0.1}])
+def test_limits_that_cannot_be(told: dict[str, float]) -> None:
+    with pytest.raises(InvalidInputError, match=rf"{next(iter(told))}="):
+        Limits(**told)

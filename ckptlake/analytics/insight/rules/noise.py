@@ -15,6 +15,7 @@ from ckptlake.analytics.wording import number, p_value, plural
 
 _RULE = "within seed noise"
 _FEWEST_SEEDS = 3
+_ADDED = ("n", "mean", "std", "label")
 
 
 def within_seed_noise(experiment: Experiment) -> Finding:
@@ -25,11 +26,12 @@ def within_seed_noise(experiment: Experiment) -> Finding:
     difference smaller than that of two at random, so a lead that the test tells is one. How many seeds would tell the
     two apart is by Lehr 1992: 16 squared standard deviations over the squared difference, for a power of 80 %.
     """
-    settings = list(experiment.settings)
+    renamed = {name: f"params.{name}" if name in _ADDED else name for name in experiment.settings}
+    settings = list(renamed.values())
     if not settings:
         return Silence(_RULE, "there are no params besides seeds")
     metric = pl.col(experiment.metric).cast(pl.Float64)
-    known = experiment.finished
+    known = experiment.finished.rename(renamed)
     groups = (
         known.group_by(settings, maintain_order=True)
         .agg(n=pl.len(), mean=metric.mean(), std=metric.std())
