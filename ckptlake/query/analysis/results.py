@@ -61,12 +61,12 @@ class ResultQuestions(Frames):
 
         >>> import ckptlake, tempfile
         >>> lake = ckptlake.open(tempfile.mkdtemp())
-        >>> for lr, losses in ((0.1, [0.5, 0.6, 0.4]), (0.2, [0.7, 0.9, 0.8])):
+        >>> for lr, losses in ((0.1, [0.5, 0.75, 0.25]), (0.2, [0.75, 1.0, 0.5])):
         ...     for seed, loss in enumerate(losses):
         ...         with lake.run("doc", params={"lr": lr, "seed": seed}) as run:
         ...             run.log({"val/loss": loss}, step=10)
         >>> lake.analysis.summarise("val/loss").table.select("label", "n", "mean").rows()
-        [('lr=0.1', 3, 0.5), ('lr=0.2', 3, 0.8)]
+        [('lr=0.1', 3, 0.5), ('lr=0.2', 3, 0.75)]
         """
         from ckptlake.analytics.statistics import summarise
 
