@@ -1,4 +1,4 @@
-"""What one curve alone tells of its rest: families of curves, weighed by how well they told what was held back."""
+"""What one curve alone tells of its rest: families of curves, weighed by how well each fits."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ _MOST_POINTS = 64
 _WARM_UP = 0.1
 _ORIGINS = (0.5, 0.75)
 _DRAWS = 400
+# Neighbours of a training curve are not independent: a point counts as this much of one.
+_SHARE = 0.6
+_LEAST_WEIGHT = 0.005
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,58 +42,71 @@ class Extrapolation:
 def extrapolate(seen: Seen, later: Floats, schedule: Decay | None, seed: int) -> Extrapolation:
     """Return where a curve will be at later fractions of the run, from nothing but its own past."""
     points, notes = _points(seen, schedule)
-    posteriors, residuals = _posteriors(points)
-    evidence = np.array([posterior.evidence for posterior in posteriors])
-    weights = np.exp(evidence - evidence.max())
-    weights /= weights.sum()
-    held_back = _held_back(seen, points)
-    place = later / seen.fraction
+    posteriors = _posteriors(points)
+    weights = _weights(posteriors)
     linear = _terms(schedule, later) if points.linear.shape[1] else np.empty((len(later), 0))
-    random = np.random.default_rng(seed)
-    n = len(residuals)
-    freedom = max(n - points.linear.shape[1] - 2, 1)
-    deviation = np.sqrt(float(residuals @ residuals) / freedom)
-    inflated = np.sqrt(freedom / random.chisquare(freedom, _DRAWS))
-    normal = random.normal(size=(_DRAWS, 2 + points.linear.shape[1]))
-    noise = random.choice(residuals, _DRAWS) * np.sqrt(n / freedom) * inflated
-    joint = np.concatenate([weight * posterior.weights for weight, posterior in zip(weights, posteriors, strict=True)])
-    drawn = np.searchsorted(np.cumsum(joint), (np.arange(_DRAWS) + 0.5) / _DRAWS * joint.sum())
-    curves, plain, start = [], [], 0
-    for posterior in posteriors:
-        mine = (drawn >= start) & (drawn < start + len(posterior.weights))
-        chosen = drawn[mine] - start
-        start += len(posterior.weights)
-        if mine.any():
-            spreads = deviation * inflated[mine] / np.sqrt(SHARE)
-            order = random.permutation(int(mine.sum()))
-            curves.append(posterior.curves(chosen[order], place, linear, normal[mine], spreads))
-            plain.append(posterior.curves(chosen, place, linear, 0 * normal[mine], 0 * spreads))
-    curves, plain = np.concatenate(curves), np.concatenate(plain)
-    import os
-    centre = np.median(plain, axis=0) if os.environ.get("CENTRE","median") == "median" else plain.mean(axis=0)
-    off = np.abs(curves + noise[:, None] - centre)
-    ones = np.ones(len(off))
+    centre, values = _drawn(posteriors, weights, later / seen.fraction, linear, np.random.default_rng(seed))
+    off, ones = np.abs(values - centre), np.ones(_DRAWS)
+    held_back = _held_back(seen, points)
     ours = float(np.abs(held_back.ours @ weights).mean())
     return Extrapolation(
-        {family.name: float(weight) for family, weight in zip(FAMILIES, weights, strict=True) if weight > 0.005},
+        {family.name: float(weight) for family, weight in zip(FAMILIES, weights, strict=True) if weight},
         [Outlook.of(float(at), 1.0, off[:, column], ones) for column, at in enumerate(centre)],
         (ours, float(np.abs(held_back.last).mean()), float(np.abs(held_back.best).mean())),
         notes,
     )
 
-SHARE=1.0
 
-def _posteriors(points: Points) -> tuple[list[Posterior], Floats]:
-    """Return what the points leave open of each family, and the residuals of the fit of the best."""
+def _posteriors(points: Points) -> list[Posterior]:
+    """Return what the points leave open of each family, outliers weighed down alike for all."""
     fits = [fit_on_grid(family, points) for family in FAMILIES]
-    residuals = min((fitted.residuals for fitted in fits), key=lambda each: float(np.median(np.abs(each))))
-    weights = outlier_weights(points, residuals)
-    n = len(residuals)
-    floor = n * (1e-7 * float(np.abs(points.values).max())) ** 2 + np.finfo(float).tiny
-    posteriors = [explore(Projection.of(family, points, weights), floor, SHARE) for family in FAMILIES]
-    best = max(posteriors, key=lambda one: one.evidence)
-    shape = best.parameters[np.argmax(best.weights)]
-    return posteriors, solved(best.projection.family, shape, points, weights).residuals
+    best = min((fitted.residuals for fitted in fits), key=lambda residuals: float(np.median(np.abs(residuals))))
+    weights, floor = outlier_weights(points, best), _floor(points)
+    return [explore(Projection.of(fitted.family, points, weights), fitted.parameters, floor, _SHARE) for fitted in fits]
+
+
+def _floor(points: Points) -> float:
+    """Return a sum of squares too small to tell from none."""
+    least = 1e-7 * float(np.abs(points.values).max())
+    return len(points.values) * least**2 + float(np.finfo(float).tiny)
+
+
+def _weights(posteriors: list[Posterior]) -> Floats:
+    """Return the weight of each family by Akaike's criterion.
+
+    See Buckland, Burnham and Augustin 1997, "Model selection: an integral part of inference". The BIC would be too
+    sure: it takes the simplest family that fits what was seen, however the others go on.
+    """
+    points = posteriors[0].projection.points
+    n, floor = len(points.values), _floor(points)
+    criterion = np.array([n * np.log((one.least + floor) / n) + 2 * one.n_parameters for one in posteriors])
+    weights = np.exp(-_SHARE * (criterion - criterion.min()) / 2)
+    weights = np.where(weights < _LEAST_WEIGHT * weights.sum(), 0.0, weights)
+    return np.asarray(weights / weights.sum())
+
+
+def _drawn(
+    posteriors: list[Posterior], weights: Floats, place: Floats, linear: Floats, random: np.random.Generator
+) -> tuple[Floats, Floats]:
+    """Return the median curve at places, shape (m,), and values there as likely as what will be, shape (draws, m)."""
+    best = posteriors[int(np.argmax(weights))]
+    points = best.projection.points
+    residuals = solved(best.projection.family, best.best, points, best.projection.weights).residuals
+    n, freedom = len(residuals), max(best.projection.freedom, 1)
+    # Redrawn residuals keep the tails of the noise, the chi-square tells how little few points know of its size.
+    unsure = np.sqrt(freedom / random.chisquare(freedom, _DRAWS))
+    noise = random.choice(residuals, _DRAWS) * np.sqrt(n / freedom) * unsure
+    deviation = np.sqrt(float(residuals @ residuals) / freedom / _SHARE)
+    errors = random.normal(size=(_DRAWS, 2 + linear.shape[1])) * (deviation * unsure)[:, None]
+    ranks = (np.arange(_DRAWS) + 0.5) / _DRAWS
+    ends = np.concatenate([[0.0], np.cumsum(weights)])
+    curves, values = np.empty((_DRAWS, len(place))), np.empty((_DRAWS, len(place)))
+    for posterior, low, high in zip(posteriors, ends[:-1], ends[1:], strict=True):
+        mine = (ranks >= low) & (ranks < high)
+        if mine.any():
+            parameters = posterior.at_ranks((ranks[mine] - low) / (high - low))
+            curves[mine], values[mine] = posterior.curves(parameters, place, linear, errors[mine])
+    return np.median(curves, axis=0), values + noise[:, None]
 
 
 def fit_family(seen: Seen, name: str, schedule: Decay | None = None) -> Fit:

@@ -101,6 +101,11 @@ class Projection:
         least = _FLAT * float(weights @ weights)
         return cls(family, points, weights, frame, corner, pulled, values - frame @ pulled, least)
 
+    @property
+    def freedom(self) -> int:
+        """How many points are left once the linear coefficients are taken."""
+        return len(self.values) - 1 - len(self.corner)
+
     def split(self, parameters: Floats) -> tuple[Floats, Floats]:
         """Return each weighted shape's part in the basis, (k, q), and what is left of it, (k, n)."""
         shapes = self.family.at(self.points.place, parameters) * self.weights
@@ -113,9 +118,12 @@ class Projection:
 
         A shape that is no more than the other terms has no slope, and an infinite size.
         """
-        size = np.einsum("kn,kn->k", rest, rest)
+        size, pull = np.einsum("kn,kn->k", rest, rest), np.einsum("kn,n->k", rest, self.values)
+        # What is left of a level by rounding has no shape.
+        rounding = 1e-13 * float(np.abs(self.points.values * self.weights).max())
+        pull = np.where(np.abs(pull) > rounding * np.sqrt(size), pull, 0.0)
         size = np.where(size > self.least, size, np.inf)
-        return np.einsum("kn,n->k", rest, self.values) / size, size
+        return pull / size, size
 
     def left(self, parameters: Floats) -> Floats:
         """Return what is left of the values for each row of parameters of the shape, (k, n)."""
@@ -127,18 +135,18 @@ class Projection:
         left = self.left(self.family.grid)
         return np.asarray(self.family.grid[np.argmin(np.einsum("kn,kn->k", left, left))])
 
-    def refined(self) -> tuple[Floats, Floats | None]:
-        """Return better parameters than those of the grid and their inverse curvature, (p, p).
+    def refined(self, start: Floats) -> tuple[Floats, Floats | None]:
+        """Return better parameters than those to start from and their inverse curvature for values of size one, (p, p).
 
-        Where the search leaves the bounds of the family, those of the grid, and no curvature.
+        Where the search leaves the bounds of the family, those it started from and no curvature.
         """
-        start = self.chosen()
         low, high = self.family.bounds
-        if len(self.points.place) < len(start) + 3:
+        scale = np.sqrt(np.einsum("n,n->", self.values, self.values))
+        if len(self.points.place) < len(start) + 3 or scale == 0:
             return start, None
 
         def left(parameters: Floats) -> Floats:
-            return np.asarray(self.left(np.clip(parameters, low, high)[None])[0])
+            return np.asarray(self.left(np.clip(parameters, low, high)[None])[0] / scale)
 
         # The flag tells why the search ended; wherever it did, the place found leaves no more than its start.
         found, curvature, *_ = leastsq(left, start, xtol=1e-10, ftol=1e-10, maxfev=80, full_output=True)
@@ -152,8 +160,9 @@ def fit(family: Family, points: Points) -> Fit:
     nonlinear least squares problems whose variables separate"), so that only the shape is searched: on the whole grid
     at once, then by Levenberg-Marquardt from its best place. Outliers get Huber's weights (Huber 1964).
     """
-    weights = outlier_weights(points, fit_on_grid(family, points).residuals)
-    return solved(family, Projection.of(family, points, weights).refined()[0], points, weights)
+    first = fit_on_grid(family, points)
+    weights = outlier_weights(points, first.residuals)
+    return solved(family, Projection.of(family, points, weights).refined(first.parameters)[0], points, weights)
 
 
 def fit_on_grid(family: Family, points: Points) -> Fit:
@@ -177,6 +186,6 @@ def solved(family: Family, parameters: Floats, points: Points, weights: Floats) 
     shape = family.at(points.place, parameters[None])[0]
     terms = np.column_stack([shape, others(family, points.linear)])
     size = np.linalg.norm(terms * weights[:, None], axis=0)
-    size = np.where(size > 0, size, 1.0)
+    size = np.where(size > _FLAT, size, 1.0)
     found = np.linalg.lstsq(terms * weights[:, None] / size, points.values * weights, rcond=1e-12)[0]
     return Fit(family, parameters, found / size, points, weights)

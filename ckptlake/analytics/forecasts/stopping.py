@@ -80,7 +80,7 @@ def should_stop(
         groups: which of the others are repeats of each other.
         least_probability: the probability of ending better below which a run is not worth its rest.
         unit: the unit of the values.
-        seed: of the redrawn residuals where too few others tell.
+        seed: of what is drawn where too few others tell.
 
     Raises:
         InvalidInputError: no horizon was given and the others end at different steps, no other run has a finite end
