@@ -115,9 +115,13 @@ class TableStore:
                     discard(staged, self.path)
 
     def _check_log_is_there(self) -> None:
-        """Raise where data files lie without the log that tells which of them count."""
+        """Raise where data files lie without the log that tells which of them count.
+
+        A log comes before its data: where it is looked for once more after they were seen, a table that was
+        created meanwhile is not taken for a damaged one.
+        """
         data = next((self.path.glob("**/part-*.parquet")), None)
-        if data is not None and data.parent.name != STAGING:
+        if data is not None and data.parent.name != STAGING and self.log.refresh() < 0:
             raise DamagedTableError(
                 f"the table {self.name!r} has data files but no readable log at {self.log.directory}: restore that "
                 "folder from a copy"

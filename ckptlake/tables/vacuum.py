@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,12 +50,19 @@ def vacuum(table: TableStore, *, dry_run: bool, retention_hours: float) -> Vacuu
 
 
 def _find(table: TableStore, retention_hours: float) -> Vacuum:
-    paths = [table.path / path for path in table.log.expired_files(retention_hours, dry_run=True)]
-    paths = [path for path in paths if path.exists()] + _abandoned(table.path)
-    sizes = [path.stat().st_size for path in paths]
-    return Vacuum(tuple(str(path.relative_to(table.path)) for path in paths), sum(sizes), deleted=False)
+    expired = [table.path / path for path in table.log.expired_files(retention_hours, dry_run=True)]
+    sizes = {path: facts.st_size for path, facts in _present([*expired, *_abandoned(table.path)])}
+    paths = tuple(str(path.relative_to(table.path)) for path in sizes)
+    return Vacuum(paths, sum(sizes.values()), deleted=False)
 
 
 def _abandoned(root: Path) -> list[Path]:
     horizon = time.time() - _ABANDONED_AFTER_S
-    return [path for path in (root / STAGING).glob("*") if path.stat().st_mtime < horizon]
+    return [path for path, facts in _present((root / STAGING).glob("*")) if facts.st_mtime < horizon]
+
+
+def _present(paths: Iterable[Path]) -> Iterator[tuple[Path, os.stat_result]]:
+    """Yield those files that are still there, whoever else moves or deletes them meanwhile."""
+    for path in paths:
+        with suppress(FileNotFoundError):
+            yield path, path.stat()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ckptlake.errors import DamagedTableError
 from ckptlake.tables.schemas import METRICS
 from ckptlake.tables.snapshot import Bound, OneOf, Predicates, Snapshot
 from ckptlake.tables.store import Batch
@@ -104,3 +106,27 @@ def test_of_a_table_that_does_not_exist_is_empty(tmp_path: Any) -> None:
     empty = Snapshot.empty(METRICS, tmp_path)
     assert (empty.version, empty.num_files, empty.paths(), empty.files()) == (-1, 0, [], [])
     assert empty.prune([{"run_id": OneOf(frozenset({"r"}))}]) == []
+
+
+def test_a_table_that_lost_its_log_is_no_empty_one(make_store: Any, make_points: Any) -> None:
+    make_store().append([Batch("w", 1, make_points(2))])
+    store = make_store()
+    (store.path / "_delta_log").rename(store.path / "elsewhere")
+    with pytest.raises(DamagedTableError, match="restore"):
+        store.snapshot()
+
+
+def test_a_table_created_at_this_moment_is_not_taken_for_a_damaged_one(
+    make_store: Any, make_points: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, writer = make_store(), make_store()
+    glob = Path.glob
+
+    def after_a_first_commit(folder: Path, pattern: str) -> Any:
+        monkeypatch.setattr(Path, "glob", glob)
+        writer.append([Batch("w", 1, make_points(2))])
+        return glob(folder, pattern)
+
+    monkeypatch.setattr(Path, "glob", after_a_first_commit)
+    assert reader.snapshot().num_files == 0, "it was looked at before"
+    assert reader.snapshot().num_files == 1

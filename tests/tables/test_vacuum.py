@@ -103,6 +103,27 @@ class TestVacuum:
         vacuum(store, dry_run=False, retention_hours=24)
         assert not any(path.exists() for path in left)
 
+    @pytest.mark.parametrize("dry_run", [True, False])
+    def test_files_that_their_writers_take_away_meanwhile_are_passed_over(
+        self, make_store: Any, make_points: Any, monkeypatch: pytest.MonkeyPatch, dry_run: bool
+    ) -> None:
+        store = make_store()
+        store.append([Batch("w", 1, make_points(1))])
+        left, taken = (store.path / "_staging" / f"{name}.offer.json" for name in ("left", "taken"))
+        glob = Path.glob
+
+        def listed_before_one_goes(folder: Path, pattern: str) -> Any:
+            found = list(glob(folder, pattern))
+            taken.unlink(missing_ok=True)
+            return iter(found)
+
+        for path in (left, taken):
+            path.write_text("{}")
+            os.utime(path, (0, 0))
+        monkeypatch.setattr(Path, "glob", listed_before_one_goes)
+        assert vacuum(store, dry_run=dry_run, retention_hours=24).paths == ("_staging/left.offer.json",)
+        assert left.exists() == dry_run
+
     def test_a_negative_retention_is_refused(self, make_store: Any) -> None:
         for hours in (-1, float("nan")):
             with pytest.raises(InvalidInputError, match="retention_hours"):
