@@ -277,7 +277,8 @@ class Lake(Reading):
 
         with self._lock:
             if name not in self._stores:
-                self._stores[name] = TableStore(self._layout.table(name), get_spec(name), self.settings)
+                layout, spec = self._layout, get_spec(name)
+                self._stores[name] = TableStore(layout.table(name), spec, self.settings, layout.kept_files(name))
             return self._stores[name]
 
     def _all_stores(self) -> dict[str, TableStore]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ckptlake.query.cache import ResultCache
     from ckptlake.query.duck import Engine
     from ckptlake.query.named import NamedQuery
+    from ckptlake.query.row_files import RowFiles
     from ckptlake.query.saved import SavedQueries
     from ckptlake.query.search import Searcher
     from ckptlake.query.session import Session
@@ -222,20 +223,26 @@ class Reading:
     def _engine(self) -> Engine:
         from ckptlake.query.duck import Engine
 
-        return Engine()
+        return Engine(self._row_files)
+
+    @cached_property
+    def _row_files(self) -> RowFiles:
+        from ckptlake.query.duck import versions
+        from ckptlake.query.row_files import RowFiles
+
+        return RowFiles(self._layout.kept, versions())
 
     @cached_property
     def _asking(self) -> Asking:
         from ckptlake.query.asking import Asking, open_cache
 
-        return Asking(self._engine, self._reader, open_cache(self.settings, self._layout.cache), self.id)
+        cache = open_cache(self.settings, self._layout.cache, self._row_files)
+        return Asking(self._engine, self._reader, cache, self.id)
 
     @cached_property
     def _reader(self) -> SourceReader:
         from ckptlake.query.sources import SourceReader
         from ckptlake.runs.live import LiveReader
 
-        engine = self._engine
-        return SourceReader(
-            self._all_stores(), LiveReader(self._layout.wal, self.id).read, engine.points, engine.connect
-        )
+        engine, live = self._engine, LiveReader(self._layout.wal, self.id)
+        return SourceReader(self._all_stores(), live.read, engine.points, engine.connect, self._row_files)

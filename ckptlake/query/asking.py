@@ -11,8 +11,9 @@ from ckptlake.config import Settings
 from ckptlake.query.answers import Answer, Key, key_of
 from ckptlake.query.cache import ResultCache
 from ckptlake.query.cache_files import CacheFiles
-from ckptlake.query.duck import Engine, connection_with
+from ckptlake.query.duck import Engine, connection_with, versions
 from ckptlake.query.moments import Moment
+from ckptlake.query.row_files import RowFiles
 from ckptlake.query.sources import SourceReader
 from ckptlake.query.views import ALL_VIEWS, tables_of
 from ckptlake.tables.store import check_as_of
@@ -21,12 +22,12 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
 
-def open_cache(settings: Settings, directory: Path) -> ResultCache:
+def open_cache(settings: Settings, directory: Path, rows: RowFiles) -> ResultCache:
     """Return a cache as `settings` want it, with its files below `directory`."""
     files = None
     if settings.result_cache_on_disk and settings.result_cache_disk_bytes:
         files = CacheFiles(directory / "results", settings.result_cache_disk_bytes)
-    return ResultCache(settings.result_cache_bytes, files)
+    return ResultCache(settings.result_cache_bytes, files, rows)
 
 
 class Asking:
@@ -36,7 +37,7 @@ class Asking:
         self.cache = cache
         self._engine = engine
         self._reader = reader
-        self._context = {"lake": lake_id, **engine.versions()}
+        self._context = {"lake": lake_id, **versions()}
 
     def ask(self, query: str, values: Mapping[str, object], as_of: int | str | datetime | None) -> DuckDBPyRelation:
         """Return the answer to `query` as a relation of its own; see `lake.sql`."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from ckptlake.query.answers import Answer, Key
 from ckptlake.query.cache_files import CacheFiles
+from ckptlake.query.row_files import RowFiles
 
 _LARGEST_SHARE = 4
 
@@ -48,11 +49,17 @@ class ResultCache:
     """The answers of one opened lake that were asked for last, in memory and perhaps on disk.
 
     Threads may share it, and a forked child goes on with a copy of what its parent had in memory.
+
+    Args:
+        max_bytes: the memory for answers; 0 switches the cache off.
+        files: where answers are kept on disk.
+        rows: what is on disk to open the lake sooner.
     """
 
-    def __init__(self, max_bytes: int, files: CacheFiles | None = None) -> None:
+    def __init__(self, max_bytes: int, files: CacheFiles | None = None, rows: RowFiles | None = None) -> None:
         self._max_bytes = max_bytes
         self._files = files if max_bytes else None
+        self._rows = rows
         self._entries: OrderedDict[bytes, tuple[Answer, int]] = OrderedDict()
         self._size_bytes = 0
         self._hits = self._misses = self._uncacheable = 0
@@ -89,6 +96,8 @@ class ResultCache:
     def clear(self) -> None:
         """Forget every answer, in memory and on disk, also those that other processes have put there.
 
+        What lies on disk to open the lake sooner goes as well, and is made again when it is asked for often.
+
         Raises:
             ReadOnlyLakeError: there are files that this process may not delete.
             StorageError: the disk refused.
@@ -103,8 +112,9 @@ class ResultCache:
         with self._own():
             self._entries.clear()
             self._size_bytes = 0
-        if self._files is not None:
-            self._files.clear()
+        for files in (self._files, self._rows):
+            if files is not None:
+                files.clear()
 
     def find(self, key: Key | None) -> Answer | None:
         """Return the answer kept under a key, or None; a question without a key has none."""

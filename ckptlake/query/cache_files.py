@@ -1,8 +1,7 @@
-"""Answers kept on disk for other processes and later ones: one file an answer, as Arrow IPC under a checksum.
+"""Answers kept on disk for other processes and later ones: one sealed file an answer, as Arrow IPC.
 
-A file holds `CKPTANS1`, the xxh3_128 of all that follows it, the digest it is kept under (32 bytes), the size of the
-Arrow stream (8 bytes, little-endian), the stream, and DuckDB's types of the columns as JSON. It gets its name when it
-is whole. Nothing is synced: what a power cut leaves torn fails its checksum and counts as not there.
+A file holds the digest it is kept under (32 bytes), the size of the Arrow stream (8 bytes, little-endian), the stream,
+and DuckDB's types of the columns as JSON.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import secrets
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -18,15 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
-from xxhash import xxh3_128
 
-from ckptlake._internal.files import storage_errors, write_all
+from ckptlake._internal.files import storage_errors
+from ckptlake._internal.sealed import PARTIAL, sealed, unsealed, write_whole
 from ckptlake.query.answers import Answer
 
 logger = logging.getLogger(__name__)
 _MAGIC = b"CKPTANS1"
-_HEAD_BYTES = 64
-_SUFFIX, _PARTIAL = ".answer", ".partial"
+_HEAD_BYTES = 40
+_SUFFIX = ".answer"
 _ABANDONED_AFTER_S = 3600
 _LARGEST_SHARE = 4
 MOST_FILES = 4096
@@ -76,14 +74,8 @@ class CacheFiles:
         parts = _packed(answer, digest)
         if sum(map(len, parts)) > self._max_bytes // _LARGEST_SHARE:
             return
-        partial = self._directory / f".{digest}.{secrets.token_hex(8)}{_PARTIAL}"
         try:
-            self._directory.mkdir(parents=True, exist_ok=True)
-            try:
-                _write(partial, parts)
-                partial.replace(self._path(digest))
-            finally:
-                partial.unlink(missing_ok=True)
+            write_whole(self._path(digest), parts)
             self._make_room()
         except OSError as refusal:
             logger.debug("an answer is not kept on disk: %s", refusal)
@@ -100,12 +92,12 @@ class CacheFiles:
             StorageError: the disk refused.
         """
         with storage_errors("clear the cache", self._directory):
-            for file in self._files(_SUFFIX, _PARTIAL):
+            for file in self._files(_SUFFIX, PARTIAL):
                 file.path.unlink(missing_ok=True)
 
     def _make_room(self) -> None:
         long_ago_ns = time.time_ns() - _ABANDONED_AFTER_S * 10**9
-        for file in self._files(_PARTIAL):
+        for file in self._files(PARTIAL):
             if file.used_ns < long_ago_ns:
                 file.path.unlink(missing_ok=True)
         files = sorted(self._files(_SUFFIX), key=lambda file: (file.used_ns, file.path))
@@ -131,47 +123,24 @@ class CacheFiles:
                 yield _File(Path(entry.path), status.st_size, status.st_mtime_ns)
 
 
-def _write(path: Path, parts: list[bytes | memoryview]) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-    try:
-        for part in parts:
-            write_all(descriptor, part)
-    finally:
-        os.close(descriptor)
-
-
 def _packed(answer: Answer, digest: str) -> list[bytes | memoryview]:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, answer.rows.schema) as stream:
         stream.write_table(answer.rows)
     rows: memoryview = memoryview(sink.getvalue())
-    body: list[bytes | memoryview] = [
-        bytes.fromhex(digest) + len(rows).to_bytes(8, "little"),
-        rows,
-        json.dumps(answer.kinds).encode(),
-    ]
-    return [_MAGIC + _checksum(*body), *body]
+    head = bytes.fromhex(digest) + len(rows).to_bytes(8, "little")
+    return sealed(_MAGIC, [head, rows, json.dumps(answer.kinds).encode()])
 
 
 def _unpacked(content: pa.Buffer, digest: str) -> Answer | None:
     """Return the answer that a file holds, or None if it is damaged or another's."""
-    whole = memoryview(content)
-    head = bytes(whole[:_HEAD_BYTES])
-    if len(head) < _HEAD_BYTES or head[:8] != _MAGIC or head[24:56] != bytes.fromhex(digest):
+    body = unsealed(_MAGIC, memoryview(content))
+    if body is None or body[:32] != bytes.fromhex(digest):
         return None
-    if head[8:24] != _checksum(whole[24:]):
-        return None
-    rows_end = _HEAD_BYTES + int.from_bytes(head[56:64], "little")
+    rows_end = _HEAD_BYTES + int.from_bytes(body[32:_HEAD_BYTES], "little")
     try:
-        with pa.ipc.open_stream(content.slice(_HEAD_BYTES, rows_end - _HEAD_BYTES)) as stream:
-            return Answer(stream.read_all(), tuple(json.loads(bytes(whole[rows_end:]))))
+        with pa.ipc.open_stream(pa.py_buffer(body[_HEAD_BYTES:rows_end])) as stream:
+            return Answer(stream.read_all(), tuple(json.loads(bytes(body[rows_end:]))))
     except (pa.ArrowException, OSError, ValueError) as error:  # of another version of Arrow
         logger.debug("a cached answer cannot be read: %s", error)
         return None
-
-
-def _checksum(*parts: bytes | memoryview) -> bytes:
-    hashed = xxh3_128()
-    for part in parts:
-        hashed.update(part)
-    return hashed.digest()

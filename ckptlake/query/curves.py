@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from ckptlake.query.held import RunExperiments, with_experiment
 from ckptlake.query.moments import Moment
+from ckptlake.query.row_files import Origin, RowFiles
 from ckptlake.query.scans import Scan
 from ckptlake.tables.reading import read_file
 from ckptlake.tables.schemas import METRICS, SUMMARIES
@@ -17,6 +18,8 @@ from ckptlake.tables.snapshot import OneOf, Predicates, Snapshot
 from ckptlake.tables.sorting import sort_points
 from ckptlake.tables.summaries import is_merged, merge_summaries, summarise
 
+_ASKED_OFTEN = 6
+"""How often the same summaries are asked for, once to thrice a question, until they are worth keeping on disk."""
 RunPoints = Callable[[Scan], pa.Table]
 """Returns the points of the curves with repeated steps, the newest of each step."""
 
@@ -24,9 +27,9 @@ RunPoints = Callable[[Scan], pa.Table]
 class Curves:
     """Keeps the summaries of a lake merged, and exact where steps are repeated."""
 
-    def __init__(self, run_points: RunPoints) -> None:
+    def __init__(self, run_points: RunPoints, files: RowFiles) -> None:
         self._run_points = run_points
-        self._merged = _MergedSummaries()
+        self._merged = _MergedSummaries(files)
         self._experiments = RunExperiments()
         self._exact: tuple[object, pa.Table] | None = None
         self._repeated: tuple[pa.Table, pa.Table] | None = None
@@ -81,16 +84,31 @@ class Curves:
 class _MergedSummaries:
     """The summaries of a table merged to one row a curve, kept current by merging in what is new."""
 
-    def __init__(self) -> None:
+    def __init__(self, files: RowFiles) -> None:
+        self._files = files
         self._known: tuple[frozenset[str], pa.Table] = (frozenset(), SUMMARIES.schema.empty_table())
+        self._asked = 0
 
     def rows(self, snapshot: Snapshot) -> pa.Table:
-        paths, (known, merged) = frozenset(snapshot.paths()), self._known
+        paths = frozenset(snapshot.paths())
+        if paths != self._known[0]:
+            self._asked = 0
+            self._known = (paths, self._read(snapshot, paths))
+        self._asked += 1
+        if self._asked == _ASKED_OFTEN and self._files.read(*_kept_as(snapshot)) is None:
+            self._files.write(*_kept_as(snapshot), self._known[1])
+        return self._known[1]
+
+    def _read(self, snapshot: Snapshot, paths: frozenset[str]) -> pa.Table:
+        known, merged = self._known
+        if not known and (kept := self._files.read(*_kept_as(snapshot))) is not None:
+            return kept
         if not known <= paths:
             known, merged = frozenset(), SUMMARIES.schema.empty_table()
         fresh = [read_file(Path(path), SUMMARIES) for path in sorted(paths - known)]
-        if fresh:
-            rows = pa.concat_tables([part for part in (merged, *fresh) if part.num_rows] or [merged])
-            merged = rows if is_merged(rows) else merge_summaries(rows)
-        self._known = (paths, merged)
-        return merged
+        rows = pa.concat_tables([part for part in (merged, *fresh) if part.num_rows] or [merged])
+        return rows if is_merged(rows) else merge_summaries(rows)
+
+
+def _kept_as(snapshot: Snapshot) -> tuple[str, Origin]:
+    return "merged_summaries", (snapshot.digest,)

@@ -42,10 +42,8 @@ class Desk:
             self._put(f"{table}_rows", sources.rows[table])
         for name, shape in self.shape.scans:
             self._lay_scan(name, shape, sources.scans[name])
-        for view, table in question.kept.items():
-            if self._kept.get(view) != table:
-                self._create(view, f"SELECT * FROM {table}")
-                self._kept[view] = table
+        for view, rows in question.kept.items():
+            self._lay_kept(view, rows)
         if question.folds != self._folds:
             self._lay_folds(question.folds)
         if sources.folding is not None and self.shape.has_settled:
@@ -60,6 +58,14 @@ class Desk:
     def _put(self, name: str, rows: pa.Table | None) -> None:
         self.cursor.register(name, rows)
         self._laid.add(name)
+
+    def _lay_kept(self, view: str, rows: str | pa.Table) -> None:
+        table = rows if isinstance(rows, str) else f"{view}_kept"
+        if not isinstance(rows, str):
+            self._put(table, rows)
+        if self._kept.get(view) != table:
+            self._create(view, f"SELECT * FROM {table}")
+            self._kept[view] = table
 
     def _lay_folds(self, folds: Folds) -> None:
         for name, table in ((checkpoint_views.SETTLED, folds.settled), (checkpoint_views.RECENT, folds.recent)):

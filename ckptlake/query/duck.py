@@ -25,6 +25,7 @@ from ckptlake.query.history import Folding
 from ckptlake.query.names import quote
 from ckptlake.query.pruning import Needs, read_needs
 from ckptlake.query.questions import Folds, Question, Shape, root_of
+from ckptlake.query.row_files import RowFiles
 from ckptlake.query.scans import POINTS, Scan
 from ckptlake.query.sources import Sources
 from ckptlake.query.volatility import is_repeatable
@@ -44,6 +45,11 @@ _numbers = itertools.count(1)
 _starting = threading.Lock()
 _started: tuple[int, _Database] | None = None
 _known_needs: dict[tuple[str, str | None], Needs | None] = {}
+
+
+def versions() -> dict[str, str]:
+    """Return what computes the answers, with versions."""
+    return {"ckptlake": ckptlake.__version__, "duckdb": duckdb.__version__, "pyarrow": pa.__version__}
 
 
 class _Database:
@@ -79,9 +85,13 @@ class Engine:
     of the same shape, of whatever lake; it lays its own rows and files on them. To start a DuckDB takes longer still,
     so all lakes of a process share one, until somebody runs a statement that others might notice: that lake gets its
     own.
+
+    Args:
+        files: where rows of views are kept for lakes opened later; without it none are.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, files: RowFiles | None = None) -> None:
+        self._files = files
         self._place: _Workplace | None = None
         self._own: _Database | None = None
         self._lock = threading.Lock()
@@ -136,10 +146,6 @@ class Engine:
         except RecursionError:
             return None
 
-    def versions(self) -> dict[str, str]:
-        """Return what computes the answers, with versions."""
-        return {"ckptlake": ckptlake.__version__, "duckdb": duckdb.__version__, "pyarrow": pa.__version__}
-
     @property
     def is_altered(self) -> bool:
         """Whether a statement was run that may have changed what later ones mean, such as SET or CREATE MACRO."""
@@ -167,12 +173,12 @@ class Engine:
         """
         if not reads_only and not self._is_altered and self._may_alter(query):
             self._move_out()
-        place = self._workplace()
+        place, files = self._workplace(), None if self._is_altered else self._files
         folding = sources.folding if "checkpoints" in wanted else None
         with (
             _explained(sources),
             lent_folds(place.settled, place.recent, folding) as folds,
-            lent_views(place.views, sources, wanted) as kept,
+            lent_views(place.views, files, sources, wanted) as kept,
         ):
             question = Question(sources, wanted, folds, kept)
             return _answered(place, query, values, question, reads_only=reads_only)

@@ -14,6 +14,7 @@ import pyarrow as pa
 from ckptlake.query.checkpoint_views import fold
 from ckptlake.query.history import Events, Folding
 from ckptlake.query.questions import Folds
+from ckptlake.query.row_files import Origin, RowFiles
 from ckptlake.query.sources import Sources
 from ckptlake.query.views import DEPENDS, OF_HELD_ROWS
 
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 SCHEMA = "ckptlake"
-KEPT_VIEWS = ("runs", "params", "tags", "definitions", "summaries")
+_FOLDED = ("runs", "params", "tags", "definitions")
+KEPT_VIEWS = (*_FOLDED, "summaries")
 """Views on rows in memory whose rows are kept when they are asked for again."""
 
 _MOST_KEPT_ROWS = 2_000_000
@@ -107,23 +109,56 @@ def lent_folds(settled: KeptTables, recent: KeptTables, folding: Folding | None)
 
 @contextmanager
 def lent_views(
-    tables: Mapping[str, KeptTables], sources: Sources, wanted: Iterable[str]
-) -> Iterator[Mapping[str, str]]:
-    """Yield the tables with the rows of those views that were asked for often, which stay there during the block."""
+    tables: Mapping[str, KeptTables], files: RowFiles | None, sources: Sources, wanted: Iterable[str]
+) -> Iterator[Mapping[str, str | pa.Table]]:
+    """Yield the rows of views as far as they need not be made: in tables, which stay during the block, or read.
+
+    A view gets a table when it is asked for often; until then its file is read, if there is one.
+    """
     with ExitStack() as stack:
-        found = {}
+        found: dict[str, str | pa.Table] = {}
         for view in tables.keys() & wanted:
             key, rows = sources.position(DEPENDS[view]), sources.rows[view]
-            if key is not None and tables[view].is_asked_often(key) and len(rows) <= _MOST_KEPT_ROWS:
-                create = partial(_create_view_rows, view=view, rows=rows)
-                found[view] = stack.enter_context(tables[view].lent(key, create))
+            if key is None or len(rows) > _MOST_KEPT_ROWS:
+                continue
+            maker = _Maker(view, sources, files)
+            if tables[view].is_asked_often(key):
+                found[view] = stack.enter_context(tables[view].lent(key, maker.create))
+            elif (read := maker.read()) is not None:
+                found[view] = read
         yield found
 
 
-def _create_view_rows(cursor: DuckDBPyConnection, table: str, view: str, rows: pa.Table) -> None:
-    cursor.register(f"{view}_rows", rows)
-    cursor.execute(f"CREATE TABLE {table} AS {OF_HELD_ROWS[view]()}")
-    cursor.unregister(f"{view}_rows")
+@dataclass(frozen=True, slots=True)
+class _Maker:
+    """Makes the rows of one view, or reads them where they were made before and kept."""
+
+    view: str
+    sources: Sources
+    files: RowFiles | None
+
+    def read(self) -> pa.Table | None:
+        """Return the rows that were kept, or None."""
+        origin = self._origin()
+        return None if self.files is None or origin is None else self.files.read(self.view, origin)
+
+    def create(self, cursor: DuckDBPyConnection, table: str) -> None:
+        """Make a table of the rows, and keep them if they are not kept yet."""
+        known, origin = self.read(), self._origin()
+        rows, text = f"{self.view}_rows", OF_HELD_ROWS[self.view]()
+        cursor.register(rows, self.sources.rows[self.view] if known is None else known)
+        cursor.execute(f"CREATE TABLE {table} AS {text if known is None else f'FROM {rows}'}")
+        cursor.unregister(rows)
+        if known is None and self.files is not None and origin is not None:
+            self.files.write(self.view, origin, cursor.sql(f"FROM {table}").to_arrow_table())
+
+    def _origin(self) -> Origin | None:
+        """Return what the rows are made of, or None where that will be other rows soon or making them takes no time."""
+        moment = self.sources.moment
+        if self.view not in _FOLDED or moment is None or not moment.is_settled:
+            return None
+        files = [moment.snapshots[table].digest for table in DEPENDS[self.view]]
+        return (OF_HELD_ROWS[self.view](), *files)
 
 
 def create_folded(cursor: DuckDBPyConnection, table: str, events: Events) -> None:

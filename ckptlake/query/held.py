@@ -19,6 +19,7 @@ class HeldTable:
     def __init__(self, spec: TableSpec) -> None:
         self._spec = spec
         self._files: dict[str, pa.Table] = {}
+        self._all: tuple[frozenset[str], pa.Table] | None = None
 
     def files(self, snapshot: Snapshot) -> Mapping[str, pa.Table]:
         """Return the rows of each file of a snapshot, by path."""
@@ -29,7 +30,10 @@ class HeldTable:
 
     def rows(self, snapshot: Snapshot) -> pa.Table:
         """Return all rows of a snapshot."""
-        return pa.concat_tables([self._spec.schema.empty_table(), *self.files(snapshot).values()])
+        files = self.files(snapshot)
+        if self._all is None or self._all[0] != files.keys():
+            self._all = frozenset(files), pa.concat_tables([self._spec.schema.empty_table(), *files.values()])
+        return self._all[1]
 
 
 class RunExperiments:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pyarrow as pa
+
 from ckptlake.query.scans import SCANNED, Scan
 from ckptlake.query.sources import Sources
 from ckptlake.query.views import ScanShape
@@ -24,13 +26,13 @@ class Question:
     """What a question reads, and the views on it that it wants.
 
     Attributes:
-        kept: the tables of DuckDB that hold all rows of some of these views.
+        kept: all rows of some of these views, or the name of the table of DuckDB that holds them.
     """
 
     sources: Sources
     wanted: frozenset[str]
     folds: Folds = Folds()
-    kept: Mapping[str, str] = field(default_factory=dict)
+    kept: Mapping[str, str | pa.Table] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from ckptlake.query.curves import Curves, RunPoints
 from ckptlake.query.held import HeldTable
 from ckptlake.query.history import CheckpointHistory, Folding, HistoryRows
 from ckptlake.query.moments import LiveRows, Moment
+from ckptlake.query.row_files import RowFiles
 from ckptlake.query.scans import SCANNED, Scan
 from ckptlake.query.tensors import Tensors
 from ckptlake.tables.schemas import CHECKPOINTS, METRICS, RUNS, SUMMARIES, TABLES, TENSORS, VERIFICATIONS
@@ -77,6 +78,7 @@ class SourceReader:
         read_live: reads what is not committed yet.
         run_points: returns the newest points of curves with repeated steps.
         meanwhile: what takes as long as the logs to read, and may be done beside that.
+        files: where rows that take long to make are kept for lakes opened later.
     """
 
     def __init__(
@@ -85,13 +87,15 @@ class SourceReader:
         read_live: Callable[[], LiveRows],
         run_points: RunPoints,
         meanwhile: Callable[[], object],
+        files: RowFiles,
     ) -> None:
         self._stores = stores
         self._meanwhile = meanwhile
         self._read_live = read_live
         held = [spec for spec in TABLES.values() if spec.name not in SCANNED and spec is not SUMMARIES]
         self._held = {spec.name: HeldTable(spec) for spec in held}
-        self._curves = Curves(run_points)
+        self._read: set[str] = set()
+        self._curves = Curves(run_points, files)
         self._tensors = Tensors(self._newest_events)
         self._history = CheckpointHistory()
 
@@ -146,29 +150,31 @@ class SourceReader:
         moments = self._moments(tables, as_of)
         writers = live.writers if live is not None else ()
         ordered = [name for name in reversed(TABLES) if name in moments]
-        self._open(ordered)
+        self._open(ordered, writers)
         return Moment({name: self._stores[name].snapshot(moments[name], writers) for name in ordered}, live)
 
-    def _open(self, names: Sequence[str]) -> None:
+    def _open(self, names: Sequence[str], writers: Collection[str]) -> None:
         """Read tables that have not been read yet, side by side; each takes as long as a small question.
 
         Where there are several, that of runs is among them: whoever asks for the names that runs have logged will ask
         about runs next.
         """
-        if len(self._closed(names)) > 1:
-            closed = self._closed(dict.fromkeys([*names, RUNS.name]))
-            with ThreadPoolExecutor(len(closed) + 1, thread_name_prefix="ckptlake-open") as threads:
+        if len(self._unread(names, writers)) > 1:
+            unread = self._unread(dict.fromkeys([*names, RUNS.name]), writers)
+            with ThreadPoolExecutor(len(unread) + 1, thread_name_prefix="ckptlake-open") as threads:
                 meanwhile = threads.submit(self._meanwhile)
-                list(threads.map(self._open_one, closed))
+                list(threads.map(lambda name: self._read_one(name, writers), unread))
                 meanwhile.result()
+            self._read |= set(unread)
 
-    def _closed(self, names: Iterable[str]) -> list[str]:
+    def _unread(self, names: Iterable[str], writers: Collection[str]) -> list[str]:
         logs = {name: self._stores[name].log for name in names}
-        return [name for name, log in logs.items() if not log.is_open and log.exists()]
+        news = [name for name, log in logs.items() if name not in self._read or (writers and not log.is_open)]
+        return [name for name in news if logs[name].exists()]
 
-    def _open_one(self, name: str) -> None:
+    def _read_one(self, name: str, writers: Collection[str]) -> None:
         """Read the log of a table, and its rows where they are few; who needs damaged ones will hear of it then."""
-        snapshot = self._stores[name].snapshot()
+        snapshot = self._stores[name].snapshot(writers=writers)
         if name not in SCANNED and snapshot.size_bytes <= _FEW_BYTES:
             with suppress(DamagedTableError):
                 if name in self._held:

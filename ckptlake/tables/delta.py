@@ -13,6 +13,7 @@ from threading import RLock
 from typing import Any
 from urllib.parse import unquote
 
+import deltalake
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
@@ -31,6 +32,7 @@ _CONFIGURATION = {
     "delta.deletedFileRetentionDuration": f"interval {RETENTION_HOURS} hours",
     "delta.enableExpiredLogCleanup": "true",
 }
+LIBRARY_VERSION = deltalake.__version__
 _ENTRY = re.compile(r"(\d{20})\.json")
 
 
@@ -90,7 +92,7 @@ class DeltaLog:
         first = max(self._synced_version + 1, version // CHECKPOINT_INTERVAL * CHECKPOINT_INTERVAL - 1, 0)
         for number in range(first, version + 1):
             with suppress(FileNotFoundError):
-                sync_file(self._entry(number))
+                sync_file(log_entry(self.directory, number))
         sync_directory(self.directory)
         self._synced_version = version
 
@@ -106,7 +108,7 @@ class DeltaLog:
                 if handle is None:
                     return -1
                 self._handle, self._checkpoint_mark = handle, mark
-            elif self._entry(self._handle.version() + 1).exists():
+            elif log_entry(self.directory, self._handle.version() + 1).exists():
                 try:
                     self._handle.update_incremental()
                 except DeltaError as error:
@@ -137,9 +139,6 @@ class DeltaLog:
         except (FileNotFoundError, NotADirectoryError):
             return None
         return status.st_mtime_ns, status.st_ino
-
-    def _entry(self, version: int) -> Path:
-        return self.directory / f"{version:020}.json"
 
     @property
     def handle(self) -> DeltaTable:
@@ -306,6 +305,11 @@ class DeltaLog:
             )
             self._sync_entries(self.refresh())
             return [str(path) for path in found]
+
+
+def log_entry(directory: Path, version: int) -> Path:
+    """Return where the entry of a version lies in the directory of a log."""
+    return directory / f"{version:020}.json"
 
 
 def disk_path(logged: str) -> str:

@@ -54,6 +54,13 @@ class Layout:
     def table(self, name: str) -> Path:
         return self.root / "tables" / name
 
+    @property
+    def kept(self) -> Path:
+        return self.cache / "kept"
+
+    def kept_files(self, table: str) -> Path:
+        return self.kept / f"{table}.files"
+
 
 @dataclass(frozen=True, slots=True)
 class LakeIdentity:

@@ -15,6 +15,7 @@ from ckptlake._internal.locks import attempts, exclusive
 from ckptlake.config import Settings
 from ckptlake.errors import CkptlakeError, CommitConflictError, DamagedTableError, InvalidInputError
 from ckptlake.tables.delta import DataFile, DeltaLog
+from ckptlake.tables.kept_files import KeptFiles, read_kept, write_kept
 from ckptlake.tables.offers import Offer, post, read_offers
 from ckptlake.tables.parquet import STAGING, discard, publish, write_staged
 from ckptlake.tables.schemas import TableSpec
@@ -23,6 +24,8 @@ from ckptlake.tables.sorting import sort_rows, split_by_partition
 
 MAINTENANCE_APP = "ckptlake-compact"
 _COMMIT_LOCK = ".commit.lock"
+_ASKED_OFTEN = 6
+"""How often one snapshot is asked for, once to thrice a question, until it is worth keeping on disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +42,24 @@ class TableStore:
 
     Reading needs no permission to write. Appends and replacements are single Delta commits: a reader
     sees all of one or nothing.
+
+    Args:
+        root: the table's directory.
+        spec: its columns.
+        settings: how long to wait for locks.
+        kept_files: where what was read of its log is kept for the next reader; without it nothing is.
     """
 
-    def __init__(self, root: Path, spec: TableSpec, settings: Settings) -> None:
+    def __init__(self, root: Path, spec: TableSpec, settings: Settings, kept_files: Path | None = None) -> None:
         self.name = spec.name
         self.path = root
         self.spec = spec
         self.log = DeltaLog(root, spec)
         self._settings = settings
         self._newest: Snapshot | None = None
+        self._kept_files = kept_files
+        self._asked = 0
+        self._kept: tuple[KeptFiles, Snapshot] | None = None
 
     def version(self) -> int:
         """Return the newest version, or -1 where nothing has been committed yet."""
@@ -63,12 +75,16 @@ class TableStore:
         """
         if as_of is not None:
             return self._past(as_of)
+        writers = tuple(writers)
+        if not writers and (kept := self._kept_snapshot()) is not None:
+            return kept
         with self.log.held() as version:
             if version < 0:
                 self._check_log_is_there()
                 return Snapshot.empty(self.spec, self.path)
             known = self._newest if self._newest is not None and self._newest.version == version else None
             if known is not None and all(writer in known.transactions for writer in writers):
+                self._keep_if_asked_often(known)
                 return known
             actions = known.actions if known is not None else self.log.actions()
             transactions = dict(known.transactions) if known is not None else {}
@@ -76,7 +92,23 @@ class TableStore:
                 if writer not in transactions:
                     transactions[writer] = self.log.transaction_version(writer)
             self._newest = Snapshot(self.spec, self.path, version, actions, transactions)
+            self._asked = 0
             return self._newest
+
+    def _keep_if_asked_often(self, newest: Snapshot) -> None:
+        self._asked += 1
+        if self._asked == _ASKED_OFTEN and self._kept_files is not None:
+            write_kept(self._kept_files, self.log.directory, newest.version, newest.actions)
+
+    def _kept_snapshot(self) -> Snapshot | None:
+        """Return the newest snapshot without opening the log, or None where only the log tells."""
+        if self.log.is_open or self._kept_files is None:
+            return None
+        if self._kept is None or not self._kept[0].is_newest():
+            self._kept = None
+            if (kept := read_kept(self._kept_files, self.log.directory)) is not None:
+                self._kept = kept, Snapshot(self.spec, self.path, kept.version, kept.actions)
+        return self._kept[1] if self._kept is not None else None
 
     def _past(self, as_of: int | datetime) -> Snapshot:
         past = self.log.at_time(as_of) if isinstance(as_of, datetime) else self.log.at_version(as_of)

@@ -235,11 +235,17 @@ class TestParams:
                 params=("lr", "seed"),
                 curves=lake.analysis.curves("val/loss"),
                 checkpoints=pl.DataFrame({"run_id": [], "step": []}, schema={"run_id": pl.String, "step": pl.Int64}),
+                name="name",
                 device="host",
             )
         )
         assert [insight.text for insight in found.found] == [insight.text for insight in expected.found]
-        assert found.found
+        assert "lr 0.6 seed 3" in found.found[0].text
+
+    def test_odd_runs_are_called_by_their_names(self, lake: Lake) -> None:
+        found = lake.analysis.outliers("val/loss", by=())
+        assert found.table.columns[:2] == ["curve", "run_id"]
+        assert "not judged, missing or not finite: lr 0.6 seed 3" in found.notes
 
 
 def named(analysis: Analysis) -> pl.DataFrame:

@@ -12,6 +12,7 @@ from quiet_lakes import quiet
 import ckptlake
 from ckptlake import Capture, InvalidInputError, Lake, col, param
 from ckptlake.analytics.statistics import AtStep, Best, Last, MeanOfLast, readings
+from ckptlake.query.analysis.frames import Frames
 
 
 @pytest.fixture
@@ -85,3 +86,34 @@ def test_an_unknown_metric_is_refused_with_the_nearest(lake: Lake) -> None:
     for at in (None, MeanOfLast(2)):
         with pytest.raises(InvalidInputError, match="'los'; did you mean loss"):
             lake.analysis.values("los", at)
+
+
+def test_the_names_of_params_are_asked_for_once_a_question(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    names = Frames.params
+    monkeypatch.setattr(Frames, "params", lambda self, taken=(): asked.append(1) or names(self, taken))
+    analysis = lake.runs.subtree("e").analyze()
+    for question in (
+        lambda: analysis.summarise("loss"),
+        lambda: analysis.correlations("loss"),
+        lambda: analysis.differences("loss", direction="min"),
+        lambda: analysis.curve_groups("loss"),
+        lambda: analysis.insights("loss", direction="min"),
+        analysis.configurations,
+    ):
+        asked.clear()
+        question()
+        assert asked == [1]
+
+
+@pytest.mark.parametrize("name", ["value", "step", "ts", "run_id"])
+def test_a_param_may_be_called_as_a_column_of_points(tmp_path: Path, name: str) -> None:
+    with ckptlake.open(tmp_path / "lake", settings=quiet()) as lake:
+        with lake.run("e", "r", {name: 5}, capture=Capture.nothing()) as run:
+            run.log({"loss": 2.0}, step=3)
+        points = lake.analysis.curves("loss", f"params.{name}", name)
+        assert points.select("step", "value", f"params.{name}").rows() == [(3, 2.0, 5)]
+        assert lake.analysis.values("loss").select("loss").rows() == [(2.0,)]
+        assert lake.analysis.verdicts("loss", direction="min").n == 1
+        with pytest.raises(InvalidInputError, match=f"did you mean 'params.{name}'"):
+            lake.analysis.curves("loss", f"param.{name}")

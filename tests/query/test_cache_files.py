@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from quiet_lakes import Put, quiet
 
 import ckptlake
+from ckptlake._internal.sealed import sealed
 from ckptlake.config import Capture
 from ckptlake.errors import CkptlakeError
 from ckptlake.lake import Lake
@@ -95,7 +96,7 @@ class TestDamage:
         files.write(DIGESTS[0], answer())
         whole = file_of(files).read_bytes()
         body = whole[24:64] + b"\xff" * (len(whole) - 64)
-        file_of(files).write_bytes(whole[:8] + cache_files._checksum(body) + body)
+        file_of(files).write_bytes(b"".join(sealed(whole[:8], [body])))
         assert files.read(DIGESTS[0]) is None
 
     def test_a_directory_in_the_place_of_a_file_is_a_miss(self, files: CacheFiles) -> None:
@@ -195,7 +196,7 @@ class TestWithoutPermission:
         def refusing(*args: Any, **kwargs: Any) -> Any:
             raise OSError(error, os.strerror(error))
 
-        monkeypatch.setattr(cache_files, "_write", refusing)
+        monkeypatch.setattr(cache_files, "write_whole", refusing)
 
     @pytest.mark.parametrize("error", [13, 28, 30, 5])
     def test_a_disk_that_refuses_leaves_memory(

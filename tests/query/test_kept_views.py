@@ -34,13 +34,13 @@ def lake(tmp_path: Path) -> Iterator[Lake]:
 def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Note of which views the rows are kept."""
     found: list[str] = []
-    real = folded._create_view_rows
+    real = folded._Maker.create
 
-    def create(cursor: Any, table: str, view: str, rows: Any) -> None:
-        found.append(view)
-        real(cursor, table, view, rows)
+    def create(maker: Any, cursor: Any, table: str) -> None:
+        found.append(maker.view)
+        real(maker, cursor, table)
 
-    monkeypatch.setattr(folded, "_create_view_rows", create)
+    monkeypatch.setattr(folded._Maker, "create", create)
     return found
 
 

@@ -147,7 +147,7 @@ class TestHits:
             lake.sql("SELECT random()")
             assert work.queries == 4
             assert set(vars_of(lake.cache.info()).values()) == {0}
-            assert not (lake.path / "cache").exists()
+            assert not (lake.path / "cache" / "results").exists()
 
 
 def vars_of(info: Any) -> dict[str, int]:

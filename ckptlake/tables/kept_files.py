@@ -1,0 +1,92 @@
+"""What the log of a table said of its files when it was last read, kept so that the next need not read it all.
+
+delta-rs takes some 7 ms of processor time to open a log, however short. What is kept holds for as long as the log
+entry it was read at is there, byte by byte, and none follows it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from xxhash import xxh3_128_hexdigest
+
+from ckptlake._internal.sealed import sealed, unsealed, write_whole
+from ckptlake.tables.delta import LIBRARY_VERSION, log_entry
+
+logger = logging.getLogger(__name__)
+_MAGIC = b"CKPTLOG1"
+_META = b"ckptlake"
+
+
+@dataclass(frozen=True, slots=True)
+class KeptFiles:
+    """The files of a table at one version of its log.
+
+    Attributes:
+        version: the version.
+        actions: the live files with statistics, one row each, columns as delta-rs names them.
+        directory: the log.
+        mark: when and as which file the log entry of that version was written.
+    """
+
+    version: int
+    actions: pa.Table
+    directory: Path
+    mark: tuple[int, int]
+
+    def is_newest(self) -> bool:
+        """Tell whether the log is still what it was when this was read; costs two look-ups of file names."""
+        entry = log_entry(self.directory, self.version)
+        return _mark(entry) == self.mark and not log_entry(self.directory, self.version + 1).exists()
+
+
+def read_kept(path: Path, directory: Path) -> KeptFiles | None:
+    """Return what was kept in the file `path` of the log in `directory`, or None where it holds no longer."""
+    try:
+        with pa.OSFile(str(path)) as file:
+            body = unsealed(_MAGIC, memoryview(file.read_buffer()))
+        if body is None:
+            return None
+        with pa.ipc.open_stream(pa.py_buffer(body)) as stream:
+            actions = stream.read_all()
+        meta: dict[str, Any] = json.loads(actions.schema.metadata[_META])
+        entry = log_entry(directory, meta["version"])
+        mark = _mark(entry)
+        if mark is None or meta != _meta(meta["version"], entry):
+            return None
+    except OSError:
+        return None
+    except (pa.ArrowException, ValueError, KeyError, TypeError) as error:
+        logger.debug("%s was written by another version: %s", path, error)
+        return None
+    kept = KeptFiles(meta["version"], actions.replace_schema_metadata(None), directory, mark)
+    return kept if kept.is_newest() else None
+
+
+def write_kept(path: Path, directory: Path, version: int, actions: pa.Table) -> None:
+    """Keep what the log in `directory` says of its files at `version`, if the disk takes it."""
+    try:
+        meta = json.dumps(_meta(version, log_entry(directory, version))).encode()
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, actions.schema.with_metadata({_META: meta})) as stream:
+            stream.write_table(actions)
+        write_whole(path, sealed(_MAGIC, [memoryview(sink.getvalue())]))
+    except OSError as refusal:
+        logger.debug("the files of %s are not kept: %s", directory.parent.name, refusal)
+
+
+def _meta(version: int, entry: Path) -> dict[str, Any]:
+    return {"version": version, "entry": xxh3_128_hexdigest(entry.read_bytes()), "deltalake": LIBRARY_VERSION}
+
+
+def _mark(entry: Path) -> tuple[int, int] | None:
+    try:
+        status = entry.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_mtime_ns, status.st_ino
