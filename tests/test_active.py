@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from own_threads import own_threads
 
 import ckptlake
 from ckptlake import InvalidInputError, Lake, RunClosedError, RunExistsError, RunNotFoundError, active
@@ -125,13 +125,13 @@ def test_a_run_finished_by_itself_is_no_obstacle(lake_path: Path) -> None:
 
 
 def test_many_runs_one_after_the_other_leave_no_threads() -> None:
-    before = threading.active_count()
+    before = own_threads()
     for _ in range(4):
         ckptlake.init()
         ckptlake.log({"x": 1.0})
         ckptlake.finish()
-    ours = [thread.name for thread in threading.enumerate() if thread.name.startswith("ckptlake")]
-    assert threading.active_count() - before <= 2, ours
+    ours = own_threads() - before
+    assert len(ours) <= 2, ours
 
 
 @pytest.mark.parametrize(

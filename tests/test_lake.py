@@ -7,12 +7,12 @@ import os
 import subprocess
 import sys
 import textwrap
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from own_threads import own_threads
 
 import ckptlake
 from ckptlake import Capture, InvalidInputError, Lake, NotALakeError, ReadOnlyLakeError, RunClosedError, Settings
@@ -79,10 +79,10 @@ class TestOpening:
 
     def test_starts_no_thread_and_writes_nothing_more(self, tmp_path: Path) -> None:
         ckptlake.open(tmp_path / "lake").close()
-        before = sorted(tmp_path.rglob("*")), threading.active_count()
+        before = sorted(tmp_path.rglob("*")), own_threads()
         with ckptlake.open(tmp_path / "lake") as lake:
             assert lake.sql("SELECT count(*) FROM runs").fetchall() == [(0,)]
-            assert threading.active_count() == before[1]
+            assert own_threads() == before[1]
         assert sorted(tmp_path.rglob("*")) == before[0]
 
     @pytest.mark.parametrize(
@@ -169,12 +169,12 @@ class TestClosing:
         assert lake.sql("SELECT status FROM runs").fetchall() == [("finished",)]
 
     def test_stops_its_threads(self, tmp_path: Path) -> None:
-        before = set(threading.enumerate())
+        before = own_threads()
         lake = ckptlake.open(tmp_path / "lake")
         lake.run().log({"m": 1.0})
-        assert set(threading.enumerate()) > before
+        assert own_threads() > before
         lake.close()
-        assert set(threading.enumerate()) == before
+        assert own_threads() == before
         lake.close()
 
     def test_can_still_be_read(self, tmp_path: Path) -> None:

@@ -243,6 +243,21 @@ class TestDistributed:
             assert found["list"][0].tolist() == [1, 1]
             assert found["list"][1] == 5
 
+    def test_an_index_with_members_written_as_attributes(
+        self, lake: Lake, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As the first releases of Python 3.11 write the members of enumerations."""
+        from torch.distributed.checkpoint.metadata import _MEM_FORMAT_ENCODING
+
+        def as_attribute(member: _MEM_FORMAT_ENCODING, protocol: int) -> tuple[Any, ...]:
+            return getattr, (type(member), member.name)
+
+        monkeypatch.setattr(_MEM_FORMAT_ENCODING, "__reduce_ex__", as_attribute)
+        self.save({"w": torch.arange(3.0)}, tmp_path / "d")
+        assert b"getattr" in (tmp_path / "d" / ".metadata").read_bytes()
+        lake.checkpoints.import_(tmp_path / "d", run)
+        assert run.load_checkpoint()["w"].tolist() == [0.0, 1.0, 2.0]
+
     def test_shards_are_put_together(self, lake: Lake, run: Run, tmp_path: Path) -> None:
         """The index of two ranks that each saved half the rows, as FSDP does, made from one of a whole tensor."""
         from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, MetadataIndex

@@ -11,6 +11,7 @@ from typing import Any
 
 import deltalake
 import pytest
+from own_threads import own_threads
 
 import ckptlake
 from ckptlake import metric, param
@@ -224,10 +225,10 @@ def test_reading_needs_no_permission_to_write_and_starts_no_thread(
 ) -> None:
     put(lake, "metrics", point(0, 1.0))
     before = sorted(str(path) for path in Path(lake.path).rglob("*"))
-    threads = threading.active_count()
+    threads = own_threads()
     with ckptlake.open(lake.path, create=False) as other:
         assert other.sql("SELECT value FROM metrics").fetchall() == [(1.0,)]
-        assert threading.active_count() == threads
+        assert own_threads() == threads
     assert sorted(str(path) for path in Path(lake.path).rglob("*")) == before
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from own_threads import own_threads
 
 import ckptlake
 from ckptlake import (
@@ -525,10 +526,7 @@ class TestManyAtOnce:
 
 class TestThreads:
     def test_end_with_their_run(self, lake: Lake, start: Start) -> None:
-        import threading
-
-        before = set(threading.enumerate())
+        before = own_threads()
         for _ in range(5):
             start(capture=Capture(git=False, packages=False)).finish()
-        after = [thread.name for thread in threading.enumerate() if thread not in before]
-        assert sorted(after) == ["ckptlake-commit", "ckptlake-flush"]
+        assert sorted(thread.name for thread in own_threads() - before) == ["ckptlake-commit", "ckptlake-flush"]
