@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from ckptlake.analytics.frames import Columns, Floats, check_columns, floats, label_of, names
+from ckptlake.analytics.arguments import LARGEST, numbers
+from ckptlake.analytics.frames import Columns, Floats, check_columns, floats, label_of, names, parts_of
+from ckptlake.analytics.wording import plural
 from ckptlake.errors import InvalidInputError
 
 
@@ -33,9 +35,18 @@ class Curve:
                 f"the curve {self.label!r:.100} has steps of shape {self.steps.shape} and values of shape "
                 f"{self.values.shape}: both must have one dimension of the same length"
             )
-        if len(self.steps) and not (np.isfinite(self.steps).all() and (np.diff(self.steps) > 0).all()):
+        if not (np.isfinite(self.steps).all() and (self.steps[1:] > self.steps[:-1]).all()):
             raise InvalidInputError(
                 f"the steps of the curve {self.label!r:.100} must be finite and rise: Curve.of takes any order"
+            )
+        if (farthest := float(np.abs(self.steps).max(initial=0.0))) > LARGEST:
+            raise InvalidInputError(
+                f"the curve {self.label!r:.100} has steps up to {farthest:.3g}: count them from the start of the run"
+            )
+        if (nearest := float(np.diff(self.steps).min(initial=1.0))) < 1 / LARGEST:
+            raise InvalidInputError(
+                f"two steps of the curve {self.label!r:.100} are {nearest:.3g} apart, too near to tell a slope from: "
+                "multiply the steps by a constant"
             )
 
     @classmethod
@@ -50,10 +61,16 @@ class Curve:
             >>> curve.steps.tolist(), curve.values.tolist(), curve.n_repeated
             ([1.0, 2.0], [0.9, 0.4], 1)
         """
+        steps, values = (
+            numbers(row, f"the row of {what} of the curve {label!r:.100}")
+            for row, what in ((steps, "steps"), (values, "values"))
+        )
         if len(steps) != len(values):
-            raise InvalidInputError(f"the curve {label!r:.100} has {len(steps)} steps and {len(values)} values")
+            raise InvalidInputError(
+                f"the curve {label!r:.100} has {plural(len(steps), 'step')} and {plural(len(values), 'value')}"
+            )
         order = np.argsort(steps, kind="stable")
-        steps, values = np.asarray(steps, np.float64)[order], np.asarray(values, np.float64)[order]
+        steps, values = steps[order], values[order]
         last = np.append(steps[1:] != steps[:-1], True) if len(steps) else np.zeros(0, bool)
         return cls(label, steps[last], values[last], int(len(steps) - last.sum()))
 
@@ -98,7 +115,7 @@ def curves_of(
     """
     keys = names(run)
     check_columns(frame, [*keys, x, value])
-    parts = frame.select(*keys, x, value).partition_by(keys, maintain_order=True, as_dict=True)
+    parts = parts_of(frame.select(*dict.fromkeys((*keys, x, value))), keys)
     return tuple(
         Curve.of(str(key[0]) if len(keys) == 1 else label_of(keys, key), floats(part, x), floats(part, value))
         for key, part in parts.items()

@@ -11,6 +11,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from ckptlake.analytics.arguments import numbers
+from ckptlake.analytics.wording import plural
 from ckptlake.errors import InvalidInputError
 
 Floats: TypeAlias = NDArray[np.float64]
@@ -28,12 +30,21 @@ class Sample:
         values: float64, shape (n,), all finite, in the order of the frame.
         n_missing: how many values were null.
         n_nonfinite: how many were NaN or infinite; runs that diverged are among these.
+
+    Raises:
+        InvalidInputError: the values are no numbers, have not one dimension, or are not all finite.
     """
 
     label: str
     values: Floats
     n_missing: int = 0
     n_nonfinite: int = 0
+
+    def __post_init__(self) -> None:
+        if not np.isfinite(numbers(self.values, f"the sample {self.label!r:.100}")).all():
+            raise InvalidInputError(
+                f"the sample {self.label!r:.100} has values that are NaN or infinite: count them as n_nonfinite"
+            )
 
     @property
     def n(self) -> int:
@@ -44,18 +55,25 @@ class Sample:
         """What was left out, in words; empty if nothing was."""
         told = ((self.n_missing, "missing"), (self.n_nonfinite, "NaN or infinite"))
         found = " and ".join(f"{count:,} {what}" for count, what in told if count)
-        return (f"{self.label}: left out {found} of {self.n + self.n_missing + self.n_nonfinite:,} values",) * bool(
-            found
-        )
+        if not found:
+            return ()
+        total = self.n + self.n_missing + self.n_nonfinite
+        return (f"{self.label or 'all rows'}: left out {found} of {plural(total, 'value')}",)
 
 
 def names(columns: Columns) -> tuple[str, ...]:
     """Return one or several column names as a tuple.
 
+    Raises:
+        InvalidInputError: they are neither a text nor texts.
+
     >>> names("lr"), names(["lr", "seed"])
     (('lr',), ('lr', 'seed'))
     """
-    return (columns,) if isinstance(columns, str) else tuple(columns)
+    found = (columns,) if isinstance(columns, str) or not isinstance(columns, Iterable) else tuple(columns)
+    if not all(isinstance(name, str) for name in found):
+        raise InvalidInputError(f"{columns!r:.100} names no column: give its name, or a list of names")
+    return found
 
 
 def grouping(by: Columns) -> tuple[str, ...]:
@@ -84,11 +102,32 @@ def check_columns(frame: pl.DataFrame, columns: Iterable[str]) -> None:
             f"a Polars DataFrame is needed, got {type(frame).__name__}: convert with pl.from_arrow, "
             "pl.from_pandas or query.to_polars()"
         )
-    for name in columns:
+    for name in names(tuple(columns)):
         if name not in frame.columns:
             near = get_close_matches(name, frame.columns, n=3)
             hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else f"; it has {', '.join(frame.columns)}"
             raise InvalidInputError(f"the frame has no column {name!r:.100}{hint}")
+
+
+def parts_of(frame: pl.DataFrame, keys: Sequence[str]) -> dict[tuple[object, ...], pl.DataFrame]:
+    """Return the rows of each value of some columns, in the order in which the values first appear.
+
+    Raises:
+        InvalidInputError: a column is missing, or holds lists, structs or objects, which are not told apart.
+
+    >>> list(parts_of(pl.DataFrame({"lr": [0.2, 0.1, 0.2]}), ["lr"]))
+    [(0.2,), (0.1,)]
+    """
+    check_columns(frame, keys)
+    for name in keys:
+        kind = frame.schema[name]
+        if kind.is_nested() or kind == pl.Object:
+            raise InvalidInputError(
+                f"the column {name!r:.100} holds {kind}, by which rows cannot be grouped: cast it first"
+            )
+    if frame.is_empty():
+        return {}
+    return frame.partition_by(keys, maintain_order=True, as_dict=True)
 
 
 def floats(frame: pl.DataFrame, column: str) -> Floats:
@@ -134,8 +173,7 @@ def samples(frame: pl.DataFrame, value: str, by: Columns) -> tuple[Sample, ...]:
     """
     keys = grouping(by)
     check_columns(frame, [*keys, value])
-    parts = frame.partition_by(keys, maintain_order=True, as_dict=True)
-    return tuple(sample(part, value, label_of(keys, key)) for key, part in parts.items())
+    return tuple(sample(part, value, label_of(keys, key)) for key, part in parts_of(frame, keys).items())
 
 
 def label_of(keys: Sequence[str], values: Sequence[object]) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from ckptlake.analytics.wording import number
+from ckptlake.analytics.wording import digits_apart, number
 
 if TYPE_CHECKING:
     from ckptlake.analytics.charts import Chart
@@ -36,8 +36,13 @@ class Interval:
     def width(self) -> float:
         return self.high - self.low
 
+    @property
+    def digits(self) -> int:
+        """How many significant digits tell its ends apart."""
+        return digits_apart(self.low, self.high)
+
     def __str__(self) -> str:
-        return f"{100 * self.level:g} % interval {number(self.low)} to {number(self.high)}"
+        return f"{100 * self.level:g} % interval {number(self.low, self.digits)} to {number(self.high, self.digits)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,16 @@ class Check:
     def __str__(self) -> str:
         verdict = {True: "agrees", False: "does not hold", None: "cannot be told"}[self.holds]
         return f"{self.assumption}: {verdict} ({self.evidence})"
+
+
+def doubt(checks: Iterable[Check]) -> str:
+    """Return the first assumption that the data deny, as a clause; empty where they deny none.
+
+    >>> doubt([Check("values are normal", True, "p = 0.4"), Check("spreads are equal", False, "p = 0.01")])
+    'it does not hold that spreads are equal (p = 0.01)'
+    """
+    denied = (check for check in checks if check.holds is False)
+    return next((f"it does not hold that {check.assumption} ({check.evidence})" for check in denied), "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import FrozenInstanceError, dataclass
 
 import numpy as np
@@ -71,6 +72,12 @@ def test_charts_are_drawn_by_vega(name: str) -> None:
     assert vl_convert.vegalite_to_png(spec, vl_version="5.20").startswith(b"\x89PNG")
     svg = vl_convert.vegalite_to_svg(spec, vl_version="5.20")
     assert ("who" if name in {"lines", "points"} else "a") in svg
+
+
+def test_the_ends_of_an_interval_are_told_apart() -> None:
+    assert str(Interval(3.27821, 3.27868, 0.95, "Student t")) == "95 % interval 3.27821 to 3.27868"
+    assert str(Interval(-1.0, math.inf, 0.9, "Sen")) == "90 % interval -1 to inf"
+    assert str(Interval(2.5, 2.5, 0.9, "Sen")) == "90 % interval 2.5 to 2.5"
 
 
 def test_a_result_is_a_row_a_sentence_and_a_chart() -> None:

@@ -22,10 +22,12 @@ from ckptlake.query.analysis import Analysis
 
 STEPS = np.arange(24)
 START = datetime(2026, 3, 1, tzinfo=UTC)
+TAKEN = {"value": "x", "ts": 1, "step": 2}
+"""Params that are called as columns of points."""
 QUESTIONS: dict[str, dict[str, Any]] = {
     "against": {"metric": "loss", "target": 3.0},
     "areas": {"metric": "loss"},
-    "band": {"metric": "loss"},
+    "band": {"metric": "loss", "by": "lr"},
     "compare": {"metric": "loss"},
     "compare_times": {"metric": "loss", "threshold": 3.5},
     "configurations": {},
@@ -35,8 +37,8 @@ QUESTIONS: dict[str, dict[str, Any]] = {
     "described": {},
     "differences": {"metric": "loss"},
     "direction": {"metric_name": "loss", "given": None},
-    "equivalent": {"metric": "loss", "margin": 0.1},
-    "first_better": {"metric": "loss", "first": "lr=0.1", "second": "lr=0.2"},
+    "equivalent": {"metric": "loss", "margin": 0.1, "by": "lr"},
+    "first_better": {"metric": "loss", "first": "lr=0.1", "second": "lr=0.2", "by": "lr"},
     "forecast": {"metric": "loss", "run": "live", "horizon": 23.0},
     "importance": {"metric": "loss"},
     "insights": {"metric": "loss"},
@@ -46,7 +48,7 @@ QUESTIONS: dict[str, dict[str, Any]] = {
     "params": {},
     "pareto": {"objectives": ["loss"]},
     "response": {"metric": "loss", "param": "lr"},
-    "seeds_needed": {"metric": "loss", "difference": 0.1},
+    "seeds_needed": {"metric": "loss", "difference": 0.1, "by": "lr"},
     "should_stop": {"metric": "loss", "run": "live", "horizon": 23.0},
     "slope": {"metric": "loss", "run": "run 0"},
     "stalls": {"metric": "loss", "run": "run 0"},
@@ -57,7 +59,7 @@ QUESTIONS: dict[str, dict[str, Any]] = {
     "values": {"metric_name": "loss"},
     "verdicts": {"metric": "loss"},
 }
-DEAR = {"importance": 6}
+DEAR = {"against": 2, "compare_times": 3, "forecast": 4, "importance": 8, "should_stop": 4}
 """Questions that take a tenth of a second: of so many odd arguments one is tried."""
 _CHECKED_WHEN_MADE = {"unit", "interval", "rule", "at"}
 """Words of sentences, and values that refuse what they cannot be."""
@@ -66,15 +68,15 @@ _VARIADIC = {"configurations": "excepted", "correlations": "metrics", "curves": 
 
 @pytest.fixture(scope="module")
 def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
-    """Two configurations with six seeds each, of which one diverged, and a live run."""
+    """Two learning rates with six runs each, of which one diverged, and a live run."""
     rng = np.random.default_rng(0)
     with ckptlake.open(tmp_path_factory.mktemp("edges") / "lake", settings=quiet()) as lake:
         for number in range(12):
-            params = {"lr": (0.1, 0.2)[number % 2], "seed": number // 2, "value": "x", "ts": 1, "step": number % 3}
+            params = {**TAKEN, "lr": (0.1, 0.2)[number % 2], "width": (8, 16)[number // 2 % 2], "seed": number}
             with lake.run("e", f"run {number}", params, capture=Capture.nothing()) as run:
                 run.define("loss", direction="min")
                 run.log_frame(points(3 + params["lr"] + 1 / np.sqrt(STEPS + 1) + rng.normal(0, 0.01, 24), number == 11))
-        live = lake.run("e", "live", {"lr": 0.1, "seed": 9}, capture=Capture.nothing())
+        live = lake.run("e", "live", {**TAKEN, "lr": 0.1, "width": 8, "seed": 99}, capture=Capture.nothing())
         live.log_frame(points(3.1 + 1 / np.sqrt(STEPS[:12] + 1), False))
         live.flush()
         yield lake

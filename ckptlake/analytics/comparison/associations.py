@@ -11,15 +11,15 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy import stats
 
-from ckptlake.analytics.arguments import check_direction
+from ckptlake.analytics.arguments import LARGEST, check_count, check_direction, generator, numbers
 from ckptlake.analytics.charts import Axis, Chart, bar_chart
 from ckptlake.analytics.comparison.permutation import DRAWN, MOST_VALUES
-from ckptlake.analytics.frames import Floats, check_columns, floats
+from ckptlake.analytics.frames import Floats, check_columns, floats, names
 from ckptlake.analytics.progress import track
 from ckptlake.analytics.results import Result
-from ckptlake.analytics.statistics.corrections import Correction, adjusted
+from ckptlake.analytics.statistics.corrections import Correction, adjusted, check_correction
 from ckptlake.analytics.wording import listing, number, p_value, percent, plural
-from ckptlake.errors import NotEnoughDataError
+from ckptlake.errors import InvalidInputError, NotEnoughDataError
 from ckptlake.types import Direction
 
 _RESULTS = ("last.", "best.", "min.", "max.", "mean.")
@@ -56,7 +56,12 @@ class Differences(Result):
         if self.table.is_empty():
             return " ".join([*self.notes, f"{head}: no other column differs between runs in a way that could tell."])
         first = self.table.row(0, named=True)
-        told = f"{first['column']} goes along most, with {percent(max(first['share'], 0.0))} of its rank variance"
+        told = (
+            f"{first['column']} goes along most"
+            if first["p_adjusted"] < 0.05
+            else f"none goes along beyond chance, most nearly {first['column']}"
+        )
+        told += f", with {percent(max(first['share'], 0.0))} of the rank variance"
         if first["trend"] is not None:
             told += f" and a rank correlation of {number(first['trend'], 2)}"
         told += f", {p_value(first['p_adjusted'])} ({self.method})"
@@ -102,7 +107,9 @@ def differences(
         ['lr', 'gpu']
     """
     check_direction(direction)
-    looked_at = tuple(columns) if columns is not None else _other_columns(frame, value)
+    check_correction(correction)
+    check_count(seed, "seed", least=0)
+    looked_at = names(columns) if columns is not None else _other_columns(frame, value)
     check_columns(frame, [value, *looked_at])
     told = frame.drop_nulls(value)
     result = floats(told, value)
@@ -137,14 +144,26 @@ def rank_variance_shares(ranks: Floats, codes: Codes) -> Floats:
     """Return the share of the variance of ranks that lies between groups (eta squared).
 
     Args:
-        ranks: float64, shape (..., n), not all equal.
+        ranks: float64, shape (..., n), finite, not all equal.
         codes: int64, shape (n,), the group of each, counted from 0.
+
+    Raises:
+        InvalidInputError: either is not so, or they differ in length.
 
     >>> rank_variance_shares(np.array([1.0, 2.0, 3.0, 4.0]), np.array([0, 0, 1, 1])).item()
     0.8
     """
-    member = np.zeros((len(codes), int(codes.max()) + 1))
-    member[np.arange(len(codes)), codes] = 1.0
+    groups, ranks = numbers(codes, "the list of codes"), numbers(ranks, "the array of ranks", dimensions=None)
+    if not len(groups) or ranks.shape[-1:] != groups.shape:
+        raise InvalidInputError(f"ranks of shape {ranks.shape} and {plural(len(groups), 'code')}: one a rank is needed")
+    distinct = np.unique(groups)
+    if not np.array_equal(distinct, np.arange(len(distinct))):
+        raise InvalidInputError(f"codes={codes!r:.100}: whole numbers from 0 on are needed, none left out")
+    low, high = ranks.min(axis=-1), ranks.max(axis=-1)
+    if not ((low > -LARGEST) & (high - 1 / LARGEST > low) & (high < LARGEST)).all():
+        raise InvalidInputError("ranks are all equal, or not ranks but huge or not finite: their variance is not told")
+    member = np.zeros((len(groups), len(distinct)))
+    member[np.arange(len(groups)), groups.astype(np.int64)] = 1.0
     centred = ranks - ranks.mean(axis=-1, keepdims=True)
     between = ((centred @ member) ** 2 / member.sum(axis=0)).sum(axis=-1)
     return np.asarray(between / (centred**2).sum(axis=-1), np.float64)
@@ -156,7 +175,7 @@ def _ranked(
     n, rows = len(ranks), []
     drawn = None
     if n <= MOST_VALUES:
-        drawn = np.random.default_rng(seed).permuted(np.tile(ranks, (DRAWN, 1)), axis=1)
+        drawn = generator(seed).permuted(np.tile(ranks, (DRAWN, 1)), axis=1)
     alike: dict[bytes, list[str]] = {}
     for name, (_, codes) in groups.items():
         alike.setdefault(codes.tobytes(), []).append(name)

@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from ckptlake.analytics.arguments import check_count, check_level, numbers
 from ckptlake.analytics.comparison.permutation import DRAWN, MOST_VALUES
-from ckptlake.analytics.wording import listing
+from ckptlake.analytics.wording import listing, plural
 from ckptlake.errors import InvalidInputError
 
 Test: TypeAlias = Literal[
@@ -63,7 +64,8 @@ def choose(
         test: what the user wants instead.
 
     Raises:
-        InvalidInputError: the wanted test does not fit the number of configurations or the pairing.
+        InvalidInputError: the wanted test does not fit the number of configurations or the pairing, there are fewer
+            than two of them, or a size or the level is none.
 
     Example:
         >>> choose([8, 8]).test, choose([3, 3]).test, choose([8, 8], paired=True).test
@@ -71,6 +73,11 @@ def choose(
         >>> print(choose([3, 3]).why)
         3 and 3 runs have too few arrangements for a permutation test
     """
+    check_level(level)
+    if len(numbers(sizes, "the list of sizes")) < 2:
+        raise InvalidInputError(f"sizes={sizes!r:.100}: a test is of two configurations or more")
+    for size in sizes:
+        check_count(size, "each of sizes", least=0)
     shape = (paired, len(sizes) > 2)
     n_pairs = math.comb(len(sizes), 2)
     by_t: Test = "paired-t" if paired else "welch"
@@ -125,4 +132,4 @@ def _all_fit(sizes: Sequence[int], paired: bool, alpha: float) -> bool:
 
 
 def _counted(sizes: Sequence[int], paired: bool) -> str:
-    return f"{sizes[0]} pairs" if paired else f"{listing(map(str, sizes))} runs"
+    return plural(sizes[0], "pair") if paired else f"{listing(map(str, sizes))} runs"

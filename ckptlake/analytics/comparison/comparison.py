@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,10 +13,8 @@ from ckptlake.analytics.comparison.outcome import Outcome
 from ckptlake.analytics.comparison.posterior import chance
 from ckptlake.analytics.comparison.posthoc import CriticalDifference
 from ckptlake.analytics.results import Interval, Result
-from ckptlake.analytics.wording import listing, number, p_value
+from ckptlake.analytics.wording import digits_apart, listing, number, p_value
 from ckptlake.types import Direction
-
-_MOST_DIGITS = 12
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -189,7 +186,7 @@ class Comparison(Result):
         if own is None or other is None:
             figures = f"the mean of its finished runs is {number(own, 4)}{unit}, {self.second} has none"
         else:
-            digits = _digits(own, other)
+            digits = digits_apart(own, other)
             figures = f"{number(own, digits)} against {number(other, digits)}{unit}{self._of_finished}, "
             figures += f"a difference of {self._difference()}"
         if self.p_value is None:
@@ -244,11 +241,3 @@ class Comparison(Result):
 
 def _mirrored(interval: Interval, around: float) -> Interval:
     return replace(interval, low=2 * around - interval.high, high=2 * around - interval.low)
-
-
-def _digits(one: float, other: float) -> int:
-    """Return how many digits show the difference of two numbers with two digits."""
-    apart, size = abs(one - other), max(abs(one), abs(other))
-    if apart == 0.0:
-        return 4
-    return min(max(4, math.ceil(math.log10(size / apart)) + 2), _MOST_DIGITS)

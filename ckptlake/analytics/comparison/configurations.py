@@ -16,6 +16,7 @@ from ckptlake.analytics.frames import Columns, Floats
 from ckptlake.analytics.results import Check
 from ckptlake.analytics.statistics.checks import equal_variances, normality
 from ckptlake.analytics.statistics.corrections import Correction
+from ckptlake.analytics.wording import plural
 from ckptlake.errors import NotEnoughDataError
 from ckptlake.types import Direction
 
@@ -71,8 +72,8 @@ def compare(
     if test is not None and len(asked.testable) < len(sizes):
         few = next(place for place in range(len(sizes)) if place not in asked.testable)
         raise NotEnoughDataError(
-            f"{runs.samples[few].label} has {len(asked.values[few])} finite values, too few for test={test!r}: "
-            "repeat it with other seeds"
+            f"{runs.samples[few].label} has {plural(len(asked.values[few]), 'finite value')}, too few for "
+            f"test={test!r}: repeat it with other seeds"
         )
     return _answer(asked, value, unit)
 

@@ -30,6 +30,7 @@ from ckptlake.analytics.comparison.two_samples import (
 from ckptlake.analytics.frames import Floats
 from ckptlake.analytics.progress import track
 from ckptlake.analytics.statistics.corrections import Correction, adjusted
+from ckptlake.analytics.wording import plural
 from ckptlake.types import Direction
 
 RANKED: frozenset[Test] = frozenset({"mann-whitney", "kolmogorov-smirnov", "kruskal", "wilcoxon", "friedman"})
@@ -170,7 +171,8 @@ def _named_joint(outcome: Outcome, level: float) -> Outcome:
 def _untold(asked: Question, i: int, j: int) -> Outcome:
     few = next(place for place in (i, j) if place not in asked.testable)
     sample, n = asked.runs.samples[few], len(asked.values[few])
-    note = f"{sample.label} has {n} finite values, too few to tell a difference from chance: repeat it with other seeds"
+    has = f"{sample.label} has {plural(n, 'finite value')}"
+    note = f"{has}, too few to tell a difference from chance: repeat it with other seeds"
     return Outcome("no test", None, None, notes=(note,))
 
 

@@ -16,12 +16,12 @@ from ckptlake.analytics.comparison.outcome import finite_values
 from ckptlake.analytics.comparison.two_samples import pair_differences, variance
 from ckptlake.analytics.frames import Floats
 from ckptlake.analytics.results import Interval, Result
+from ckptlake.analytics.statistics.shares import pairs_won_interval
 from ckptlake.analytics.wording import number
 from ckptlake.errors import InvalidInputError, NotEnoughDataError
 
 _NODES = 1_000
 _BEYOND = 40.0
-_NEAR = 1e-12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -124,7 +124,7 @@ def vargha_delaney(first: ArrayLike, second: ArrayLike, *, level: float = 0.95) 
     check_level(level)
     n, m = len(first), len(second)
     share = (float(stats.rankdata(np.concatenate([first, second]))[:n].sum()) - n * (n + 1) / 2) / (n * m)
-    low, high = _newcombe(share, n, m, float(stats.norm.ppf((1 + level) / 2)))
+    low, high = pairs_won_interval([share], [(n, m)], level)
     method = "share of pairs with the higher value"
     return Effect(
         n=n + m, method=method, name="A12", value=share, none=0.5, interval=Interval(low, high, level, "Newcombe")
@@ -183,6 +183,8 @@ def ratio_of_means(first: ArrayLike, second: ArrayLike, *, level: float = 0.95) 
     if under == 0.0:
         raise InvalidInputError("the mean of the second sample is 0: a ratio to it does not exist, use the difference")
     ratio = over / under
+    if not math.isfinite(ratio):
+        raise InvalidInputError(f"the ratio of means {over:.3g} and {under:.3g} is beyond float64: use the difference")
     own, other = variance(first) / len(first), variance(second) / len(second)
     interval, notes = _fieller(over, under, own, other, (len(first) - 1, len(second) - 1), level)
     return Effect(
@@ -234,22 +236,6 @@ def _standardized(name: str, n: int, difference: float, spread: float, per_t: fl
         n=n, method="difference of means by standard deviation", name=name, value=correction * difference / spread,
         none=0.0, interval=Interval(low * per_t, high * per_t, level, "noncentral t"),
     )  # fmt: skip
-
-
-def _newcombe(share: float, n: int, m: int, z: float) -> tuple[float, float]:
-    """Return the shares that lie z standard errors of their own from the observed one."""
-    half = (n + m) / 2 - 1
-
-    def distance(theta: float) -> float:
-        spread = theta * (1 - theta) * (1 + half * ((1 - theta) / (2 - theta) + theta / (1 + theta))) / (n * m)
-        return abs(theta - share) - z * math.sqrt(max(spread, 0.0))
-
-    def edge(end: float) -> float:
-        # Where every pair agrees the observed share is a root of its own; the other one is meant.
-        inside = share + math.copysign(_NEAR, end - share) if share in (0.0, 1.0) else share
-        return end if share == end else float(optimize.brentq(distance, end, inside))
-
-    return edge(0.0), edge(1.0)
 
 
 def _fieller(

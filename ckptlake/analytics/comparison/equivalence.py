@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 from scipy import stats
 
-from ckptlake.analytics.arguments import check_level
+from ckptlake.analytics.arguments import LARGEST, check_level, check_number
 from ckptlake.analytics.charts import Axis, Chart, interval_chart
 from ckptlake.analytics.comparison.posterior import chance, independent_posterior, paired_posterior
 from ckptlake.analytics.comparison.runs import Runs, runs_of
@@ -17,7 +17,7 @@ from ckptlake.analytics.comparison.two_samples import pair_differences, variance
 from ckptlake.analytics.frames import Columns, Floats
 from ckptlake.analytics.results import Interval, Result
 from ckptlake.analytics.statistics.checks import normality
-from ckptlake.analytics.wording import number, p_value
+from ckptlake.analytics.wording import number, p_value, plural
 from ckptlake.errors import InvalidInputError, NotEnoughDataError
 
 
@@ -97,8 +97,7 @@ def equivalent(
         True
     """
     check_level(level)
-    if not (math.isfinite(margin) and margin > 0.0):
-        raise InvalidInputError(f"margin is {margin!r:.100}: the smallest difference that matters is needed, above 0")
+    check_number(margin, "margin", above=0.0, most=LARGEST)
     runs = runs_of(frame, value, by, pair_by)
     if len(runs.samples) != 2:
         raise InvalidInputError(
@@ -107,7 +106,7 @@ def equivalent(
     one, other = runs.samples
     if min(one.n, other.n) < 2:
         raise NotEnoughDataError(
-            f"{one.label} has {one.n} and {other.label} {other.n} finite values: two each are needed"
+            f"{one.label} has {plural(one.n, 'finite value')} and {other.label} {other.n}: two each are needed"
         )
     difference, se, df = _terms(runs, one.values, other.values)
     p_within = None

@@ -10,7 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy import stats
 
-from ckptlake.analytics.arguments import check_direction
+from ckptlake.analytics.arguments import check_direction, numbers
 from ckptlake.analytics.charts import Axis, Chart, point_chart
 from ckptlake.analytics.frames import Floats, check_columns, floats
 from ckptlake.analytics.results import Result
@@ -38,7 +38,7 @@ class ParetoFront(Result):
     def sentence(self) -> str:
         aims = listing(f"{'lower' if way == 'min' else 'higher'} {name}" for name, way in self.objectives.items())
         found = f"{self.table.height:,} of {plural(self.n, 'run')} are on the Pareto front of {aims}"
-        return " ".join([*self.notes, f"{found}: none of the others is at least as good in all and better in one."])
+        return " ".join([*self.notes, f"{found}: no run is as good as one of these in all and better in one."])
 
     def chart(self) -> Chart:
         """Return the first two metrics of the front; and of the other runs, where there are at most 2,000."""
@@ -75,9 +75,9 @@ def pareto(frame: pl.DataFrame, objectives: Mapping[str, Direction]) -> ParetoFr
         >>> pareto(frame, {"loss": "min", "time": "min"}).table["run"].to_list()
         ['a', 'b']
     """
-    if not objectives:
+    if not isinstance(objectives, Mapping) or not objectives:
         raise InvalidInputError(
-            'objectives are empty: name each metric with its direction, such as {"val/loss": "min"}'
+            f'objectives={objectives!r:.100}: name each metric with its direction, such as {{"val/loss": "min"}}'
         )
     check_columns(frame, objectives)
     for direction in objectives.values():
@@ -113,8 +113,9 @@ def front_of(costs: Floats) -> NDArray[np.bool_]:
         >>> front_of(np.array([[1.0, 4.0], [2.0, 2.0], [3.0, 3.0], [2.0, 2.0]])).tolist()
         [True, True, False, True]
     """
-    if costs.ndim != 2 or not np.isfinite(costs).all():
-        raise InvalidInputError(f"costs of shape {costs.shape}: finite values of two dimensions are needed")
+    costs = numbers(costs, "the table of costs", dimensions=2)
+    if not costs.shape[1] or not np.isfinite(costs).all():
+        raise InvalidInputError(f"costs of shape {costs.shape}: finite values in one column or more are needed")
     rows, place = np.unique(costs, axis=0, return_inverse=True)
     kept = _swept(rows) if costs.shape[1] == 2 else _struck(rows)
     return kept[place.ravel()]

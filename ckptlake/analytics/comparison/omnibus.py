@@ -8,9 +8,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
+from ckptlake.analytics.arguments import numbers
 from ckptlake.analytics.comparison.outcome import Outcome, finite_values
 from ckptlake.analytics.comparison.two_samples import variance
 from ckptlake.analytics.frames import Floats
+from ckptlake.analytics.wording import plural
 from ckptlake.errors import InvalidInputError, NotEnoughDataError
 
 _FLAT = "the values of a configuration do not vary, so that this test cannot tell anything"
@@ -34,8 +36,10 @@ def anova(samples: Sequence[ArrayLike]) -> Outcome:
     found = several(samples)
     if not any(variance(values) for values in found):
         return Outcome("one-way ANOVA", np.inf, None, notes=(_FLAT,))
-    tested = stats.f_oneway(*found)
-    return Outcome("one-way ANOVA", float(tested.statistic), float(tested.pvalue), len(found) - 1)
+    # Rounding can take the ratio of equal means below 0, where the library has no p-value.
+    ratio = max(float(stats.f_oneway(*found).statistic), 0.0)
+    df = (len(found) - 1, sum(map(len, found)) - len(found))
+    return Outcome("one-way ANOVA", ratio, float(stats.f.sf(ratio, *df)), df[0])
 
 
 def welch_anova(samples: Sequence[ArrayLike]) -> Outcome:
@@ -157,12 +161,12 @@ def block_table(blocks: ArrayLike) -> Floats:
         NotEnoughDataError: there are fewer than two blocks.
         InvalidInputError: a value is not finite, or the shape is another.
     """
-    table = np.asarray(blocks, np.float64)
-    if table.ndim != 2 or table.shape[1] < 2:
+    table = numbers(blocks, "the table of blocks", dimensions=2)
+    if table.shape[1] < 2:
         raise InvalidInputError(f"blocks of shape {table.shape}: one row a block and two or more columns are needed")
     if len(table) < 2:
         raise NotEnoughDataError(
-            f"{len(table)} whole blocks, at least 2 are needed: run every configuration with the same seeds"
+            f"{plural(len(table), 'whole block')}, at least 2 are needed: run every configuration with the same seeds"
         )
     finite_values(table.ravel(), least=2, of="a block")
     return table

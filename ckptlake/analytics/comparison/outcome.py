@@ -8,9 +8,10 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ckptlake.analytics.arguments import check_not_huge
+from ckptlake.analytics.arguments import check_not_huge, numbers
 from ckptlake.analytics.frames import Floats
 from ckptlake.analytics.results import Interval
+from ckptlake.analytics.wording import plural
 from ckptlake.errors import InvalidInputError, NotEnoughDataError
 
 Alternative: TypeAlias = Literal["two-sided", "less", "greater"]
@@ -57,17 +58,15 @@ def finite_values(values: ArrayLike, *, least: int, of: str = "the sample") -> F
             not one dimension.
         NotEnoughDataError: there are fewer than `least`.
     """
-    array = np.asarray(values, dtype=np.float64)
-    if array.ndim != 1:
-        raise InvalidInputError(f"{of} has shape {array.shape}: one dimension is needed")
+    array = numbers(values, of)
     n_nonfinite = int((~np.isfinite(array)).sum())
     if n_nonfinite:
         raise InvalidInputError(
-            f"{of} has {n_nonfinite:,} values that are NaN or infinite: count and leave them out first"
+            f"{of} has {plural(n_nonfinite, 'NaN or infinite value')}: count and leave them out first"
         )
     if len(array) < least:
         raise NotEnoughDataError(
-            f"{of} has {len(array)} values, at least {least} are needed: repeat it with other seeds"
+            f"{of} has {plural(len(array), 'value')}, at least {least} are needed: repeat it with other seeds"
         )
     check_not_huge(array, of)
     return array

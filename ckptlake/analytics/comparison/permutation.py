@@ -15,15 +15,18 @@ from itertools import combinations, product
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ckptlake.analytics.arguments import LARGEST, check_count, check_level, check_number, generator
 from ckptlake.analytics.comparison.omnibus import block_table, several
 from ckptlake.analytics.comparison.outcome import Alternative, Outcome, check_alternative, finite_values
 from ckptlake.analytics.frames import Floats
 from ckptlake.analytics.results import Interval
+from ckptlake.analytics.wording import plural
 from ckptlake.errors import InvalidInputError
 
 MOST_COUNTED = 10_000
 DRAWN = 9_999
 MOST_VALUES = 1_000
+_DRAWN_BY_CHANCE = f"{DRAWN:,} arrangements were drawn by chance"
 _TIE = 1 - 1e-9
 _NOISE = 1e-12
 _HALVINGS = 20
@@ -55,6 +58,8 @@ def permutation_test(first: ArrayLike, second: ArrayLike, *, level: float = 0.95
         >>> round(found.p_value * 252)  # 252 arrangements of five and five
         2
     """
+    check_level(level)
+    check_count(seed, "seed", least=0)
     first, second = finite_values(first, least=2), finite_values(second, least=2)
     _check_size(len(first) + len(second))
     arranged = _Arranged(first, second, seed)
@@ -66,7 +71,9 @@ def permutation_test(first: ArrayLike, second: ArrayLike, *, level: float = 0.95
         low, high = (difference - _edge(arranged.p_value, side * arranged.se, 1 - level) for side in (1, -1))
         interval = Interval(low, high, level, "inverted permutation test")
     else:
-        notes += (f"with {arranged.n_arrangements} arrangements no interval of {100 * level:g} % can be told",)
+        notes += (
+            f"with {plural(arranged.n_arrangements, 'arrangement')} no interval of {100 * level:g} % can be told",
+        )
     return Outcome(
         "permutation of Welch's t",
         arranged.observed(difference),
@@ -116,7 +123,7 @@ class _Arranged:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        return () if self._is_counted else (f"{DRAWN:,} of the arrangements were drawn by chance",)
+        return () if self._is_counted else (_DRAWN_BY_CHANCE,)
 
     def observed(self, shift: float) -> float:
         """Return Welch's t of the samples as they are, at a shift."""
@@ -161,6 +168,9 @@ def sign_flip(
         0.03125
     """
     check_alternative(alternative)
+    check_level(level)
+    check_count(seed, "seed", least=0)
+    check_number(against, "against", least=-LARGEST, most=LARGEST)
     values = finite_values(differences, least=1) - against
     _check_size(len(values))
     mean = float(values.mean())
@@ -183,7 +193,7 @@ def sign_flip(
     notes: tuple[str, ...] = () if is_counted else (f"{DRAWN:,} of the signs were drawn by chance",)
     interval = None
     if sided / min(2 ** len(values), DRAWN + 1) >= 1 - level:
-        notes += (f"with {len(values)} values no interval of {100 * level:g} % can be told",)
+        notes += (f"with {plural(len(values), 'value')} no interval of {100 * level:g} % can be told",)
     elif spread == 0.0:
         notes += ("all values are the same, so that no interval can be told",)
     else:
@@ -220,10 +230,11 @@ def permutation_anova(samples: Sequence[ArrayLike], *, seed: int = 0) -> Outcome
         return Outcome("permutation of Brown and Forsythe's F", 0.0, 1.0)
     together = (together - together.mean()) / spread
     observed = float(_brown_forsythe(together[None, :], sizes)[0])
-    drawn = np.random.default_rng(seed).permuted(np.tile(together, (DRAWN, 1)), axis=1)
+    drawn = generator(seed).permuted(np.tile(together, (DRAWN, 1)), axis=1)
     far = int((_brown_forsythe(drawn, sizes) >= observed * _TIE).sum())
-    note = f"{DRAWN:,} arrangements were drawn by chance"
-    return Outcome("permutation of Brown and Forsythe's F", observed, (far + 1) / (DRAWN + 1), notes=(note,))
+    return Outcome(
+        "permutation of Brown and Forsythe's F", observed, (far + 1) / (DRAWN + 1), notes=(_DRAWN_BY_CHANCE,)
+    )
 
 
 def block_permutation(blocks: ArrayLike, *, seed: int = 0) -> Outcome:
@@ -249,7 +260,7 @@ def block_permutation(blocks: ArrayLike, *, seed: int = 0) -> Outcome:
     n, k = table.shape
     centred = table - table.mean(axis=1, keepdims=True)
     centred[np.abs(centred) < _NOISE * np.abs(table).max()] = 0.0
-    rng = np.random.default_rng(seed)
+    rng = generator(seed)
     between = float((centred.mean(axis=0) ** 2).sum()) * n
     drawn = rng.permuted(np.tile(centred, (DRAWN, 1, 1)), axis=2).mean(axis=1)
     far = int((n * (drawn**2).sum(axis=1) >= between * _TIE).sum())
@@ -270,7 +281,7 @@ def assignments(n: int, m: int, seed: int) -> tuple[NDArray[np.bool_], bool]:
     if is_counted:
         places = np.array(list(combinations(range(n + m), n)))
     else:
-        places = np.random.default_rng(seed).random((DRAWN, n + m)).argsort(axis=1)[:, :n]
+        places = generator(seed).random((DRAWN, n + m)).argsort(axis=1)[:, :n]
     taken = np.zeros((len(places), n + m), np.bool_)
     np.put_along_axis(taken, places, True, axis=1)
     taken.flags.writeable = False
@@ -284,7 +295,7 @@ def signs(n: int, seed: int) -> tuple[Floats, bool]:
     if is_counted:
         flips = np.array(list(product((1.0, -1.0), repeat=n)))
     else:
-        flips = np.random.default_rng(seed).choice((1.0, -1.0), (DRAWN, n))
+        flips = generator(seed).choice((1.0, -1.0), (DRAWN, n))
     flips.flags.writeable = False
     return flips, is_counted
 

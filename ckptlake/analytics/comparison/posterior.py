@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import optimize, special
 
-from ckptlake.analytics.arguments import check_direction, check_level
+from ckptlake.analytics.arguments import LARGEST, check_direction, check_level, check_number
 from ckptlake.analytics.charts import Axis, Chart, line_chart
 from ckptlake.analytics.comparison.outcome import finite_values
 from ckptlake.analytics.comparison.two_samples import pair_differences, variance
 from ckptlake.analytics.frames import Floats
 from ckptlake.analytics.results import Interval, Result
 from ckptlake.analytics.wording import number, percent
-from ckptlake.errors import InvalidInputError, NotEnoughDataError
+from ckptlake.errors import NotEnoughDataError
 from ckptlake.types import Direction
 
 _NODES = 1_000
@@ -56,7 +56,11 @@ class DifferencePosterior:
         return self.first.mean - self.second.mean
 
     def below(self, at: float) -> float:
-        """Return the probability that the difference is below a value.
+        """Return the probability that the difference is below a value."""
+        return self.below_mean_plus(at - self.mean)
+
+    def below_mean_plus(self, offset: float) -> float:
+        """Return the probability that the difference is below its mean plus an offset.
 
         It is the mean, over the quantiles of the narrower one, of the distribution of the wider one, which is smooth.
         """
@@ -64,7 +68,7 @@ class DifferencePosterior:
         if wide.scale < narrow.scale:
             wide, narrow = narrow, wide  # the distribution of the difference is symmetric around its mean
         quantiles, weights = _t_quantiles(narrow.df)
-        away = at - self.mean + narrow.scale * quantiles
+        away = offset + narrow.scale * quantiles
         return float(weights @ special.stdtr(wide.df, away / wide.scale))
 
 
@@ -154,10 +158,7 @@ def posterior(
     """
     check_direction(direction)
     check_level(level)
-    if not (math.isfinite(rope) and rope >= 0.0):
-        raise InvalidInputError(
-            f"rope is {rope!r:.100}: a difference that counts as none is needed, such as 0.001, or 0"
-        )
+    check_number(rope, "rope", least=0.0, most=LARGEST)
     one, other = finite_values(first, least=2, of=labels[0]), finite_values(second, least=2, of=labels[1])
     found = paired_posterior(one, other) if paired else independent_posterior(one, other)
     scale = spread(found, level)
@@ -211,9 +212,9 @@ def chance(probability: float) -> str:
 def spread(found: DifferencePosterior, level: float) -> float:
     """Return how far the interval of a posterior reaches from its mean, on either side."""
     reach = math.hypot(found.first.scale, found.second.scale)
-    while found.below(found.mean + reach) < (1 + level) / 2:
+    while found.below_mean_plus(reach) < (1 + level) / 2:
         reach *= 2
-    return float(optimize.brentq(lambda at: found.below(found.mean + at) - (1 + level) / 2, 0.0, reach))
+    return float(optimize.brentq(lambda offset: found.below_mean_plus(offset) - (1 + level) / 2, 0.0, reach))
 
 
 def _check_spread(found: DifferencePosterior) -> None:
@@ -224,7 +225,7 @@ def _check_spread(found: DifferencePosterior) -> None:
 
 
 def _density(found: DifferencePosterior, scale: float) -> tuple[tuple[float, float], ...]:
-    at = np.linspace(found.mean - 2 * scale, found.mean + 2 * scale, _CURVE_POINTS)
-    below = np.array([found.below(float(value)) for value in at])
-    heights, middles = np.diff(below) / np.diff(at), (at[1:] + at[:-1]) / 2
+    offsets = np.linspace(-2 * scale, 2 * scale, _CURVE_POINTS)
+    below = np.array([found.below_mean_plus(float(offset)) for offset in offsets])
+    heights, middles = np.diff(below) / np.diff(offsets), found.mean + (offsets[1:] + offsets[:-1]) / 2
     return tuple((float(x), float(y)) for x, y in zip(middles, heights, strict=True))

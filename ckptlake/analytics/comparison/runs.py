@@ -11,7 +11,7 @@ import polars as pl
 
 from ckptlake.analytics.arguments import check_magnitude
 from ckptlake.analytics.comparison.two_samples import pair_differences
-from ckptlake.analytics.frames import Columns, Floats, Sample, check_columns, floats, grouping, label_of
+from ckptlake.analytics.frames import Columns, Floats, Sample, check_columns, floats, grouping, label_of, parts_of
 from ckptlake.analytics.wording import listing, plural
 from ckptlake.errors import InvalidInputError
 from ckptlake.types import Direction
@@ -85,7 +85,7 @@ def runs_of(frame: pl.DataFrame, value: str, by: Columns, pair_by: str | None) -
     keys = grouping(by)
     check_columns(frame, [*keys, value, *(() if pair_by is None else (pair_by,))])
     floats(frame, value)
-    parts = frame.partition_by(keys, maintain_order=True, as_dict=True) if frame.height else {}
+    parts = parts_of(frame, keys)
     if not 2 <= len(parts) <= MOST_CONFIGURATIONS:
         raise InvalidInputError(
             f"{plural(len(parts), 'configuration')} by {listing(keys)}: 2 to {MOST_CONFIGURATIONS} can be compared"

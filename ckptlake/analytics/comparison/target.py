@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike
 
-from ckptlake.analytics.arguments import check_direction, check_level
+from ckptlake.analytics.arguments import LARGEST, check_count, check_direction, check_level, check_number
 from ckptlake.analytics.charts import Axis, Chart, interval_chart
 from ckptlake.analytics.comparison.outcome import Alternative, Outcome, check_alternative, finite_values
 from ckptlake.analytics.comparison.permutation import sign_flip
@@ -64,10 +64,10 @@ class Against(Result):
             end = self.interval.high if self.direction == "min" else self.interval.low
             word = "at most" if self.direction == "min" else "at least"
             bound = f", {word} {number(end, 5)} with {100 * self.level:g} % confidence"
-        told = "cannot be told" if self.p_value is None else p_value(self.p_value)
+        told = f"{self.method}, {p_value(self.p_value)}" if self.p_value is not None else self.notes[-1]
         found = (
             f"The mean {self.value}{verdict} {side} {number(self.target, 5)}{unit}: {number(self.mean, 5)}{unit} of "
-            f"{plural(self.n, 'run')}{bound}, {self.method}, {told}."
+            f"{plural(self.n, 'run')}{bound}, {told}."
         )
         missed = ["With a diverged run the target is not reached."] * (self.n_diverged > 0)
         return " ".join([*self.notes[: self.n_diverged > 0], found, *missed])
@@ -117,8 +117,8 @@ def against(
     check_level(level)
     if test not in get_args(TargetTest):
         raise InvalidInputError(f"test={test!r:.100}: take one of {', '.join(map(repr, get_args(TargetTest)))}")
-    if not math.isfinite(target):
-        raise InvalidInputError(f"target is {target!r:.100}: a finite number is needed")
+    check_number(target, "target", least=-LARGEST, most=LARGEST)
+    check_count(seed, "seed", least=0)
     found = runs if isinstance(runs, Sample) else sample_of(runs, value, value)
     if not found.n:
         raise NotEnoughDataError(f"no run has a finite {value!r:.100}: {'; '.join(found.notes) or 'there is no run'}")
@@ -160,6 +160,8 @@ def bootstrap_t(
         True
     """
     check_alternative(alternative)
+    check_level(level)
+    check_number(against, "against", least=-LARGEST, most=LARGEST)
     sample = finite_values(values, least=2)
     n, mean, se = len(sample), float(sample.mean()), math.sqrt(variance(sample) / len(sample))
     if se == 0.0:

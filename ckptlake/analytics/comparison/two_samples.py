@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from ckptlake.analytics.arguments import check_magnitude
+from ckptlake.analytics.arguments import LARGEST, check_level, check_magnitude, check_number
 from ckptlake.analytics.comparison.outcome import Alternative, Outcome, check_alternative, finite_values
 from ckptlake.analytics.frames import Floats
 from ckptlake.analytics.results import Interval
@@ -216,6 +216,8 @@ def _t_outcome(
     method: str, estimate: float, se: float, df: float, against: float, alternative: Alternative, level: float
 ) -> Outcome:
     check_alternative(alternative)
+    check_level(level)
+    check_number(against, "against", least=-LARGEST, most=LARGEST)
     if se == 0.0:
         statistic = math.copysign(math.inf, estimate - against) if estimate != against else 0.0
         return Outcome(method, statistic, None, df, estimate, notes=(_FLAT,))

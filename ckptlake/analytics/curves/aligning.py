@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from ckptlake.analytics.arguments import numbers
 from ckptlake.analytics.charts import Axis, Chart, line_chart
 from ckptlake.analytics.curve import Curve
 from ckptlake.analytics.frames import Floats
@@ -136,12 +137,12 @@ def _grid(curves: Sequence[Curve], grid: Floats | None) -> tuple[Floats, str]:
     if grid is None:
         every = np.unique(np.concatenate([curve.steps for curve in curves]))
         if len(every) <= MOST_DISTINCT_STEPS:
-            return every, f"all {len(every):,} distinct steps"
+            return every, f"all {plural(len(every), 'distinct step')}"
         return np.linspace(every[0], every[-1], _EVEN_POINTS), f"{_EVEN_POINTS} evenly spaced points"
-    given = np.asarray(grid, np.float64)
-    if given.ndim != 1 or not given.size or not np.isfinite(given).all() or (np.diff(given) <= 0).any():
-        raise InvalidInputError(f"a grid is one rising row of finite numbers, got shape {given.shape}")
-    return given, f"{len(given):,} given points"
+    given = numbers(grid, "the grid")
+    if not given.size or not np.isfinite(given).all() or (given[1:] <= given[:-1]).any():
+        raise InvalidInputError(f"grid={grid!r:.100}: a row of finite numbers that rises is needed")
+    return given, plural(len(given), "given point")
 
 
 def _notes(curves: Sequence[Curve]) -> tuple[str, ...]:

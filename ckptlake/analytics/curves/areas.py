@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from ckptlake.analytics.arguments import check_not_huge, check_number
 from ckptlake.analytics.charts import Axis, Chart, bar_chart
 from ckptlake.analytics.curve import Curve
 from ckptlake.analytics.curves.aligning import align
@@ -84,12 +85,17 @@ def areas_under(
         )
     low = covered[0] if start is None else start
     high = covered[1] if end is None else end
+    check_number(low, "start")
+    check_number(high, "end")
     if not covered[0] <= low < high <= covered[1]:
         raise InvalidInputError(
             f"the range {low} to {high} is not one that all runs cover: they cover {number(covered[0])} to "
             f"{number(covered[1])}"
         )
     finite = [curve.finite() for curve in curves]
+    for curve in finite:
+        check_not_huge(curve.values, f"the curve {curve.label!r:.100}")
+    check_not_huge(np.array([low, high]), f"the range of {x}")
     found = np.array([trapezoid(curve.steps, curve.values, low, high) for curve in finite])
     table = pl.DataFrame({"run": aligned.labels, "area": found, "mean": found / (high - low)})
     return Areas(

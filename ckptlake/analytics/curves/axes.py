@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from ckptlake.analytics.curve import Curve, curves_of
-from ckptlake.analytics.frames import Columns, check_columns, label_of, names
+from ckptlake.analytics.frames import Columns, check_columns, grouping, label_of, names, parts_of
 from ckptlake.analytics.wording import number, plural
 from ckptlake.errors import InvalidInputError
 
@@ -72,10 +72,10 @@ def curve_groups(
         >>> {label: len(curves) for label, curves in curve_groups(frame, "lr").items()}
         {'lr=1': 2, 'lr=2': 1}
     """
-    keys = names(by)
-    check_columns(frame, keys)
-    parts = frame.partition_by(keys, maintain_order=True, as_dict=True)
-    return {label_of(keys, key): curves_of(part, value=value, x=x, run=run) for key, part in parts.items()}
+    keys = grouping(by)
+    return {
+        label_of(keys, key): curves_of(part, value=value, x=x, run=run) for key, part in parts_of(frame, keys).items()
+    }
 
 
 def rescale(curves: Sequence[Curve], by: Sequence[Curve]) -> Rescaled:
@@ -116,11 +116,13 @@ def rescale(curves: Sequence[Curve], by: Sequence[Curve]) -> Rescaled:
 
 def _rising(axes: dict[str, Curve], label: str) -> Curve:
     if label not in axes:
-        raise InvalidInputError(f"the run {label!r:.100} has no curve of the new axis; there are {len(axes)} others")
+        raise InvalidInputError(
+            f"the run {label!r:.100} has no curve of the new axis; there are those of {plural(len(axes), 'run')}"
+        )
     axis = axes[label].finite()
     if not axis.n:
         raise InvalidInputError(f"the new axis of the run {label!r:.100} has no finite value")
-    falls = np.flatnonzero(np.diff(axis.values) < 0)
+    falls = np.flatnonzero(axis.values[1:] < axis.values[:-1])
     if len(falls):
         raise InvalidInputError(
             f"the new axis of the run {label!r:.100} falls after step {number(axis.steps[falls[0]])}: "

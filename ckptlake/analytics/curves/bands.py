@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import polars as pl
 
-from ckptlake.analytics.arguments import check_direction, check_level
+from ckptlake.analytics.arguments import check_count, check_direction, check_level
 from ckptlake.analytics.charts import Axis, Chart, line_chart
 from ckptlake.analytics.curve import Curve
 from ckptlake.analytics.curves.aligning import align
@@ -16,7 +16,7 @@ from ckptlake.analytics.curves.simultaneous import difference_band, mean_band
 from ckptlake.analytics.frames import Floats
 from ckptlake.analytics.results import Check, Result
 from ckptlake.analytics.wording import number, plural
-from ckptlake.errors import InvalidInputError, NotEnoughDataError
+from ckptlake.errors import NotEnoughDataError
 from ckptlake.types import Direction
 
 FEWEST_RUNS = 3
@@ -129,7 +129,7 @@ def band(
         >>> bool(found.table["low"].max() < 3 < found.table["high"].min())
         True
     """
-    _check(level, curves, n_resamples)
+    _check(level, curves, n_resamples, seed)
     aligned = align(curves, grid=grid, x=x, unit=unit).overlap()
     found = mean_band(aligned.values, level, n_resamples, seed)
     table = pl.DataFrame({"x": aligned.grid, "mean": found.estimate, "low": found.low, "high": found.high})
@@ -177,8 +177,8 @@ def first_better(
         'fast'
     """
     check_direction(direction)
-    _check(level, first, n_resamples)
-    _check(level, second, n_resamples)
+    _check(level, first, n_resamples, seed)
+    _check(level, second, n_resamples, seed)
     runs = [_named(curve, label) for group, label in zip((first, second), labels, strict=True) for curve in group]
     aligned = align(runs, grid=grid, x=x, unit=unit).overlap()
     ours, theirs = aligned.values[: len(first)], aligned.values[len(first) :]
@@ -198,10 +198,10 @@ def first_better(
     )  # fmt: skip
 
 
-def _check(level: float, curves: Sequence[Curve], n_resamples: int) -> None:
+def _check(level: float, curves: Sequence[Curve], n_resamples: int, seed: int) -> None:
     check_level(level)
-    if n_resamples < 100:
-        raise InvalidInputError(f"n_resamples is {n_resamples}: a tail takes 100 resamples or more")
+    check_count(n_resamples, "n_resamples", least=100, most=1_000_000)
+    check_count(seed, "seed", least=0)
     if len(curves) < FEWEST_RUNS:
         raise NotEnoughDataError(f"a band takes {FEWEST_RUNS} runs or more in a group, got {len(curves)}")
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from ckptlake.analytics.arguments import check_not_huge
+from ckptlake.analytics.arguments import check_not_huge, generator
 from ckptlake.analytics.frames import Floats
 
 FEWEST_FOR_SIGN_FLIPS = 6
@@ -95,7 +95,7 @@ def _sidak(squares: Floats, sizes: Sequence[int], level: float) -> Floats:
 
 def _sup_t(groups: Sequence[Floats], level: float, n_resamples: int, seed: int) -> float:
     """Return the quantile of the largest |t| over the grid when the residuals of each run change sign at random."""
-    rng = np.random.default_rng(seed)
+    rng = generator(seed)
     size = sum(map(len, groups))
     flips = _signs(size, n_resamples, rng)
     shift, square, begin = np.float64(0.0), np.float64(0.0), 0

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from ckptlake.analytics.arguments import check_direction, check_level
+from ckptlake.analytics.arguments import check_count, check_direction, check_level, check_number
 from ckptlake.analytics.charts import Axis, Chart, interval_chart, line_chart
 from ckptlake.analytics.curve import Curve
 from ckptlake.analytics.curves.survival import (
@@ -21,7 +21,7 @@ from ckptlake.analytics.curves.survival import (
 )
 from ckptlake.analytics.results import Check, Result
 from ckptlake.analytics.wording import listing, number, p_value, plural
-from ckptlake.errors import InvalidInputError, NotEnoughDataError
+from ckptlake.errors import NotEnoughDataError
 from ckptlake.types import Direction
 
 
@@ -46,7 +46,9 @@ class TimeToThreshold(Result):
     survival: Survival
 
     def sentence(self) -> str:
-        found = f"{self.n_reached} of {plural(self.n, 'run')} reached {number(self.threshold)}"
+        found = f"{self.n_reached:,} of {plural(self.n, 'run')} reached {number(self.threshold)}"
+        if not self.n_reached:
+            return f"None of {plural(self.n, 'run')} reached {number(self.threshold)}, so there is no median {self.x}."
         if self.median is None:
             return f"{found}; fewer than half ever did, so there is no median {self.x}."
         return f"{found}; the median {self.x} is {number(self.median)} ({self.interval})."
@@ -204,9 +206,15 @@ def compare_times(
 def first_reached(curve: Curve, threshold: float, direction: Direction, hold: int = 1) -> float | None:
     """Return the first step at which a curve is at or past a value for `hold` points in a row, or None.
 
+    Raises:
+        InvalidInputError: the threshold is not finite, or `direction` or `hold` cannot be.
+
     >>> first_reached(Curve.of("a", np.arange(4.0), np.array([4.0, 2.0, 3.0, 2.0])), 2.5, "min")
     1.0
     """
+    check_number(threshold, "threshold")
+    check_direction(direction)
+    check_count(hold, "hold")
     finite = curve.finite()
     past = finite.values <= threshold if direction == "min" else finite.values >= threshold
     if len(past) < hold:
@@ -216,11 +224,9 @@ def first_reached(curve: Curve, threshold: float, direction: Direction, hold: in
 
 
 def _check(threshold: float, direction: Direction, hold: int, level: float) -> None:
-    if not np.isfinite(threshold):
-        raise InvalidInputError(f"the threshold is a finite number, got {threshold}")
+    check_number(threshold, "threshold")
     check_direction(direction)
-    if hold < 1:
-        raise InvalidInputError(f"hold is a number of points, at least 1, got {hold}")
+    check_count(hold, "hold")
     check_level(level)
 
 
@@ -254,7 +260,7 @@ def _censoring(table: pl.DataFrame) -> Check:
 
 def _notes(curves: Sequence[Curve], table: pl.DataFrame) -> tuple[str, ...]:
     gap = float(np.median([np.median(np.diff(curve.steps)) if curve.n > 1 else 0.0 for curve in curves]))
-    notes = [f"known to the next logged point, on average {number(gap)} apart"] if gap > 0 else []
+    notes = [f"known to the next logged point; points are typically {number(gap)} apart"] if gap > 0 else []
     for why, told in (
         ("diverged", "diverged, counted as never reaching it"),
         ("already at its first point", "there at the first logged point, perhaps before"),

@@ -8,6 +8,7 @@ from dataclasses import replace
 from ckptlake.analytics.curve import Curve
 from ckptlake.analytics.forecasts.calibration import Calibration, calibrate
 from ckptlake.analytics.forecasts.forecast import Forecast, forecast
+from ckptlake.analytics.forecasts.seen import look
 from ckptlake.errors import InvalidInputError, NotEnoughDataError
 from ckptlake.types import Direction
 
@@ -48,11 +49,12 @@ def forecast_beside(
         (100.0, 3.32)
     """
     end = horizon if horizon is not None else _end_of_all(others)
+    seen = look(curve, end, direction)
     known: Calibration | None = None
     notes: tuple[str, ...] = ()
     try:
         known = calibrate(others, groups=groups, direction=direction, unit=unit)
-        known.at(curve.finite().steps[-1] / end if curve.finite().n else 1.0)
+        known.at(seen.fraction)
     except NotEnoughDataError as lack:
         known, notes = None, (f"the curve had to tell alone: {lack}",)
     found = forecast(curve, end, calibration=known, direction=direction, level=level, unit=unit, seed=seed)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from ckptlake.analytics.arguments import check_direction
+from ckptlake.analytics.arguments import check_direction, check_not_huge, numbers
 from ckptlake.analytics.charts import Axis, Chart, line_chart
 from ckptlake.analytics.curve import Curve
 from ckptlake.analytics.forecasts.reference import FinishedRuns, ReferenceClass
@@ -140,7 +140,8 @@ def calibrate(
         unit: the unit of the values.
 
     Raises:
-        InvalidInputError: as many outcomes or groups as curves are needed, and a run ends at a step above 0.
+        InvalidInputError: there are not as many outcomes or groups as curves, a run ends at a step of 0 or before, or
+            values are so large that their squares are infinite.
         NotEnoughDataError: fewer than five groups have runs with a finite end.
 
     Example:
@@ -150,16 +151,19 @@ def calibrate(
         12
     """
     check_direction(direction)
-    for name, given in (("outcomes", outcomes), ("groups", groups)):
+    given_ends = None if outcomes is None else numbers(outcomes, "the list of outcomes")
+    for name, given in (("outcomes", given_ends), ("groups", groups)):
         if given is not None and len(given) != len(finished):
             raise InvalidInputError(f"{len(finished)} curves need as many {name}, got {len(given)}")
     labels = list(range(len(finished))) if groups is None else list(groups)
-    ends = [
-        (curve.values[-1] if curve.n else np.nan) if outcomes is None else float(outcomes[at])
-        for at, curve in enumerate(finished)
-    ]
+    ends = given_ends
+    if ends is None:
+        ends = np.array([curve.values[-1] if curve.n else np.nan for curve in finished])
     diverged = [not np.isfinite(end) for end in ends]
+    check_not_huge(ends[np.isfinite(ends)], "the outcome of finished runs")
     usable = [curve.finite() for curve in finished]
+    for curve in usable:
+        check_not_huge(curve.values, f"the finished run {curve.label!r:.100}")
     keep = [at for at, curve in enumerate(usable) if not diverged[at] and curve.n >= FEWEST_POINTS]
     for at in keep:
         if usable[at].steps[-1] <= 0:
@@ -172,9 +176,7 @@ def calibrate(
         )
     kept = [usable[at] for at in keep]
     sign = 1.0 if direction == "min" else -1.0
-    runs = FinishedRuns.of(
-        kept, np.array([ends[at] for at in keep]), np.array([numbered[labels[at]] for at in keep]), sign
-    )
+    runs = FinishedRuns.of(kept, ends[keep], np.array([numbered[labels[at]] for at in keep]), sign)
     return Calibration(
         n=len(keep),
         unit=unit,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 
+from ckptlake.analytics.arguments import check_level
 from ckptlake.analytics.curve import Curve
 from ckptlake.analytics.forecasts.forecast import Forecast
 from ckptlake.analytics.forecasts.outlook import Outlook
@@ -15,11 +17,13 @@ from ckptlake.analytics.forecasts.seen import look
 from ckptlake.analytics.frames import Floats
 from ckptlake.analytics.libraries import need
 from ckptlake.analytics.results import Check, Interval
+from ckptlake.analytics.wording import number
 from ckptlake.errors import InvalidInputError
 from ckptlake.types import Direction
 
 _POINTS = 64
 _ERRORS = 200
+_MOST_AHEAD = 6_400
 
 
 def forecast_series(
@@ -47,7 +51,8 @@ def forecast_series(
 
     Raises:
         NotEnoughDataError: fewer than eight finite values.
-        InvalidInputError: the curve has diverged, does not vary, or is at its horizon.
+        InvalidInputError: the curve has diverged, does not vary, is at its horizon or very far from it, or the level is
+            none.
 
     Example:
         >>> steps = np.arange(1.0, 101.0)
@@ -57,13 +62,19 @@ def forecast_series(
     """
     if model not in ("ets", "arima"):
         raise InvalidInputError(f"model must be 'ets' or 'arima', got {model!r:.100}")
+    check_level(level)
     seen = look(curve, horizon, direction)
     points = min(_POINTS, seen.curve.n)
     steps = np.linspace(seen.curve.steps[0], seen.curve.steps[-1], points)
     values = np.interp(steps, seen.curve.steps, seen.curve.values)
     if np.ptp(values) <= 1e-12 * (1 + float(np.abs(values).max())):
         raise InvalidInputError(f"{curve.label!r:.100} does not vary: its last value is the forecast")
-    ahead = int(np.ceil((horizon - steps[-1]) / (steps[1] - steps[0]) - 1e-9))
+    ahead = math.ceil((horizon - steps[-1]) / (steps[1] - steps[0]) - 1e-9)
+    if ahead > _MOST_AHEAD:
+        raise InvalidInputError(
+            f"the horizon {number(horizon)} is {ahead / points:,.0f} times as long after what was seen of "
+            f"{curve.label!r:.100} as that is: a series model takes at most {_MOST_AHEAD // points}"
+        )
     mean, deviation, converged = _told(model, values, ahead)
     centre, spread = float(np.interp(horizon, _after(steps, ahead), mean)), float(deviation[-1])
     errors = _half_normal(_ERRORS)

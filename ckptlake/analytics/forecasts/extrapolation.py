@@ -6,10 +6,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ckptlake.analytics.arguments import generator
 from ckptlake.analytics.forecasts.families import FAMILIES, Decay
 from ckptlake.analytics.forecasts.outlook import Outlook
 from ckptlake.analytics.forecasts.posterior import Posterior, explore
-from ckptlake.analytics.forecasts.projection import Fit, Points, Projection, fit, fit_on_grid, outlier_weights, solved
+from ckptlake.analytics.forecasts.projection import (
+    Fit,
+    Points,
+    Projection,
+    fit,
+    fit_on_grid,
+    independence,
+    noise_floor,
+    outlier_weights,
+    solved,
+)
 from ckptlake.analytics.forecasts.seen import FEWEST_POINTS, Seen, averaged
 from ckptlake.analytics.frames import Floats
 
@@ -17,8 +28,6 @@ _MOST_POINTS = 64
 _WARM_UP = 0.1
 _ORIGINS = (0.5, 0.75)
 _DRAWS = 400
-# Neighbours of a training curve are not independent: a point counts as this much of one.
-_SHARE = 0.6
 _LEAST_WEIGHT = 0.005
 
 
@@ -45,13 +54,12 @@ def extrapolate(seen: Seen, later: Floats, schedule: Decay | None, seed: int) ->
     posteriors = _posteriors(points)
     weights = _weights(posteriors)
     linear = _terms(schedule, later) if points.linear.shape[1] else np.empty((len(later), 0))
-    centre, values = _drawn(posteriors, weights, later / seen.fraction, linear, np.random.default_rng(seed))
-    off, ones = np.abs(values - centre), np.ones(_DRAWS)
+    centre, values = _drawn(posteriors, weights, later / seen.fraction, linear, generator(seed))
     held_back = _held_back(seen, points)
     ours = float(np.abs(held_back.ours @ weights).mean())
     return Extrapolation(
         {family.name: float(weight) for family, weight in zip(FAMILIES, weights, strict=True) if weight},
-        [Outlook.of(float(at), 1.0, off[:, column], ones) for column, at in enumerate(centre)],
+        [Outlook.drawn(at, drawn) for at, drawn in zip(centre.tolist(), values.T, strict=True)],
         (ours, float(np.abs(held_back.last).mean()), float(np.abs(held_back.best).mean())),
         notes,
     )
@@ -60,27 +68,27 @@ def extrapolate(seen: Seen, later: Floats, schedule: Decay | None, seed: int) ->
 def _posteriors(points: Points) -> list[Posterior]:
     """Return what the points leave open of each family, outliers weighed down alike for all."""
     fits = [fit_on_grid(family, points) for family in FAMILIES]
-    best = min((fitted.residuals for fitted in fits), key=lambda residuals: float(np.median(np.abs(residuals))))
-    weights, floor = outlier_weights(points, best), _floor(points)
-    return [explore(Projection.of(fitted.family, points, weights), fitted.parameters, floor, _SHARE) for fitted in fits]
-
-
-def _floor(points: Points) -> float:
-    """Return a sum of squares too small to tell from none."""
-    least = 1e-7 * float(np.abs(points.values).max())
-    return len(points.values) * least**2 + float(np.finfo(float).tiny)
+    best = min(fits, key=lambda fitted: float(np.median(np.abs(fitted.residuals))))
+    weights, floor = outlier_weights(points, best.residuals), noise_floor(points)
+    projections = [Projection.of(fitted.family, points, weights) for fitted in fits]
+    # A shape of the grid leaves bends that are no noise.
+    shape = projections[fits.index(best)].refined(best.parameters)[0]
+    share = independence(points, solved(best.family, shape, points, weights).residuals)
+    starts = [shape if fitted is best else fitted.parameters for fitted in fits]
+    return [explore(projection, start, floor, share) for projection, start in zip(projections, starts, strict=True)]
 
 
 def _weights(posteriors: list[Posterior]) -> Floats:
-    """Return the weight of each family by Akaike's criterion.
+    """Return the weight of each family by Akaike's criterion, for points that are not quite independent.
 
-    See Buckland, Burnham and Augustin 1997, "Model selection: an integral part of inference". The BIC would be too
-    sure: it takes the simplest family that fits what was seen, however the others go on.
+    See Burnham and Anderson 2002, "Model selection and multimodel inference", for the weights and for the criterion
+    with a variance that is larger than the fit's. The BIC would be too sure: it takes the simplest family that fits
+    what was seen, however the others go on.
     """
     points = posteriors[0].projection.points
-    n, floor = len(points.values), _floor(points)
-    criterion = np.array([n * np.log((one.least + floor) / n) + 2 * one.n_parameters for one in posteriors])
-    weights = np.exp(-_SHARE * (criterion - criterion.min()) / 2)
+    n, floor = len(points.values), noise_floor(points)
+    criterion = np.array([one.share * n * np.log((one.least + floor) / n) + 2 * one.n_parameters for one in posteriors])
+    weights = np.exp((criterion.min() - criterion) / 2)
     weights = np.where(weights < _LEAST_WEIGHT * weights.sum(), 0.0, weights)
     return np.asarray(weights / weights.sum())
 
@@ -96,7 +104,7 @@ def _drawn(
     # Redrawn residuals keep the tails of the noise, the chi-square tells how little few points know of its size.
     unsure = np.sqrt(freedom / random.chisquare(freedom, _DRAWS))
     noise = random.choice(residuals, _DRAWS) * np.sqrt(n / freedom) * unsure
-    deviation = np.sqrt(float(residuals @ residuals) / freedom / _SHARE)
+    deviation = np.sqrt(best.least / freedom / best.share)
     errors = random.normal(size=(_DRAWS, 2 + linear.shape[1])) * (deviation * unsure)[:, None]
     ranks = (np.arange(_DRAWS) + 0.5) / _DRAWS
     ends = np.concatenate([[0.0], np.cumsum(weights)])

@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from ckptlake.analytics.arguments import check_number
 from ckptlake.analytics.frames import Floats
 from ckptlake.errors import InvalidInputError
 
@@ -31,7 +32,8 @@ class Decay:
     def __post_init__(self) -> None:
         if self.kind not in ("cosine", "linear"):
             raise InvalidInputError(f"a learning rate decays 'cosine' or 'linear', got {self.kind!r:.100}")
-        if not 0 <= self.start < 1:
+        check_number(self.start, "start", least=0)
+        if self.start >= 1:
             raise InvalidInputError(f"a decay starts at a fraction from 0 to below 1, got {self.start}")
 
     def at(self, fraction: Floats) -> Floats:

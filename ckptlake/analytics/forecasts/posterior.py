@@ -21,6 +21,7 @@ class Posterior:
 
     Attributes:
         projection: the family and the points.
+        share: how much of one independent point each point tells.
         parameters: float64, shape (k, p): of each shape, by logarithm.
         weights: float64, shape (k,): the probability of each.
         best: float64, shape (p,): the parameters that leave least.
@@ -28,6 +29,7 @@ class Posterior:
     """
 
     projection: Projection
+    share: float
     parameters: Floats
     weights: Floats
     best: Floats
@@ -79,7 +81,7 @@ def explore(projection: Projection, start: Floats, floor: float, share: float) -
         projection: the family and the points.
         start: float64, shape (p,): parameters to search from.
         floor: a sum of squares too small to tell from none.
-        share: how much of an independent point each point is.
+        share: how much of one independent point each point tells.
     """
     low, high = projection.family.bounds
     width = high - low
@@ -105,7 +107,7 @@ def explore(projection: Projection, start: Floats, floor: float, share: float) -
     least = _measured(projection, best[None])[0][0]
     if squares.min() < least:
         best, least = parameters[np.argmin(squares)], squares.min()
-    return Posterior(projection, parameters, weights, best, float(least))
+    return Posterior(projection, share, parameters, weights, best, float(least))
 
 
 def _measured(projection: Projection, parameters: Floats) -> tuple[Floats, Floats]:
@@ -140,4 +142,5 @@ def _lattice(centre: Floats, covariance: Floats) -> Floats:
     line = np.linspace(-_REACH, _REACH, _CELLS[len(centre)])
     steps = np.stack(np.meshgrid(*[line] * len(centre), indexing="ij"), axis=-1).reshape(-1, len(centre))
     scales, axes = np.linalg.eigh(covariance)
-    return np.asarray(centre + np.einsum("kp,ip->ki", steps, axes * np.sqrt(scales)))
+    lengths = np.sqrt(np.maximum(scales, 0.0))  # rounding may leave the shortest axis less than none
+    return np.asarray(centre + np.einsum("kp,ip->ki", steps, axes * lengths))

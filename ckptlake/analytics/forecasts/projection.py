@@ -12,6 +12,8 @@ from ckptlake.analytics.frames import Floats
 
 HUBER = 1.345
 _FLAT = 1e-10
+_SMOOTH = 0.25
+_HIGHEST_CORRELATION = 0.9
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -173,12 +175,49 @@ def fit_on_grid(family: Family, points: Points) -> Fit:
 
 def outlier_weights(points: Points, residuals: Floats) -> Floats:
     """Return how much each point counts, those with large residuals less, by Huber's rule."""
+    return np.sqrt(points.counts) * _kept(points, residuals)
+
+
+def independence(points: Points, residuals: Floats) -> float:
+    """Return how much of one independent point each point tells, at most 1.
+
+    Weights leave smaller squares than the noise has, which makes a fit look surer than Huber's estimate is (Huber
+    1964, "Robust estimation of a location parameter", for its variance). Neighbours that depend on each other tell
+    less than others: (1 - r) / (1 + r) at a correlation r (Bayley and Hammersley 1946, "The effective number of
+    independent observations in an autocorrelated time series").
+
+    Args:
+        points: what was fitted.
+        residuals: float64, shape (n,): what the fit leaves, as if each value were one point.
+    """
+    kept = _kept(points, residuals)
+    counted = kept**2 * residuals
+    squares = float(counted @ counted)
+    if squares <= noise_floor(points):
+        return 1.0
+    claimed = float(counted @ residuals) / float(kept @ kept)
+    robust = squares / len(kept) / float(np.mean(kept == 1)) ** 2
+    correlation = min(max(float(counted[1:] @ counted[:-1]) / squares, 0.0), _HIGHEST_CORRELATION)
+    bends = np.diff(counted, 2)
+    # First-order noise has second differences of this size; what is far smoother is a shape no family has, not noise.
+    if float(bends @ bends) < _SMOOTH * 2 * (1 - correlation) * (3 - correlation) * squares:
+        correlation = 0.0
+    return min(claimed / robust, 1.0) * (1 - correlation) / (1 + correlation)
+
+
+def noise_floor(points: Points) -> float:
+    """Return a sum of squares too small to tell from none."""
+    least = 1e-7 * float(np.abs(points.values).max())
+    return len(points.values) * least**2 + float(np.finfo(float).tiny)
+
+
+def _kept(points: Points, residuals: Floats) -> Floats:
+    """Return by how much each point is weighed down, 1 where it is not."""
     off = np.abs(residuals)
     limit = HUBER * 1.4826 * float(np.median(off))
-    weights = np.sqrt(points.counts)
-    if limit > 1e-12 * (1 + float(np.abs(points.values).max())):
-        weights = weights * np.sqrt(limit / np.maximum(off, limit))
-    return np.asarray(weights)
+    if limit <= 1e-12 * (1 + float(np.abs(points.values).max())):
+        return np.ones(len(off))
+    return np.asarray(np.sqrt(limit / np.maximum(off, limit)))
 
 
 def solved(family: Family, parameters: Floats, points: Points, weights: Floats) -> Fit:

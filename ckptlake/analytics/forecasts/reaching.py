@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ckptlake.analytics.arguments import check_number
 from ckptlake.analytics.charts import Axis, Chart, line_chart
 from ckptlake.analytics.curve import Curve
 from ckptlake.analytics.forecasts.calibration import Calibration
@@ -97,8 +98,7 @@ def forecast_step(
         >>> bool(68 < found.step < 71)
         True
     """
-    if not np.isfinite(target):
-        raise InvalidInputError(f"a target must be a finite number, got {target}")
+    check_number(target, "target")
     if calibration is not None and not calibration.own_ends:
         raise InvalidInputError(
             "a calibration on outcomes tells where runs end, not when: calibrate on curves of the metric itself"

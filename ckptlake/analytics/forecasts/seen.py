@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ckptlake.analytics.arguments import check_direction
+from ckptlake.analytics.arguments import LARGEST, check_direction, check_not_huge, check_number
 from ckptlake.analytics.curve import Curve
 from ckptlake.analytics.frames import Floats
 from ckptlake.analytics.wording import number, plural
@@ -56,10 +56,12 @@ def look(curve: Curve, horizon: float, direction: Direction) -> Seen:
 
     Raises:
         NotEnoughDataError: fewer than eight finite values.
-        InvalidInputError: the curve has diverged, or is already at its horizon.
+        InvalidInputError: the curve has diverged, is already at its horizon, or has values whose squares are infinite.
     """
     check_direction(direction)
+    check_number(horizon, "horizon", most=LARGEST)
     finite = curve.finite()
+    check_not_huge(finite.values, f"the curve {curve.label!r:.100}")
     if curve.n and not np.isfinite(curve.values[-1]):
         seen = (
             f"its last finite value is {number(finite.values[-1])} at step {number(finite.steps[-1])}"
@@ -74,7 +76,7 @@ def look(curve: Curve, horizon: float, direction: Direction) -> Seen:
         raise NotEnoughDataError(
             f"{curve.label!r:.100} has {plural(finite.n, 'finite value')}; a forecast takes at least {FEWEST_POINTS}"
         )
-    if not np.isfinite(horizon) or horizon <= finite.steps[-1]:
+    if horizon <= finite.steps[-1]:
         raise InvalidInputError(
             f"the horizon {number(horizon)} must be a step later than the last one of {curve.label!r:.100}, "
             f"{number(finite.steps[-1])}, where its value is {number(finite.values[-1])}"

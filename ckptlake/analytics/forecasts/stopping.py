@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from ckptlake.analytics.arguments import check_number, check_probability
 from ckptlake.analytics.charts import Chart
 from ckptlake.analytics.curve import Curve
 from ckptlake.analytics.forecasts.beside import forecast_beside
@@ -94,8 +95,9 @@ def should_stop(
         >>> advice.advice, advice.probability < 0.05
         ('stop', True)
     """
-    if not 0 < least_probability < 1:
-        raise InvalidInputError(f"a probability lies between 0 and 1, got {least_probability}")
+    check_probability(least_probability, "least_probability")
+    if target is not None:
+        check_number(target, "target")
     ends = [float(other.values[-1]) for other in others if other.n and np.isfinite(other.values[-1])]
     if target is None:
         if not ends:
@@ -105,7 +107,7 @@ def should_stop(
     diverged_share = sum(not (other.n and np.isfinite(other.values[-1])) for other in others) / max(len(others), 1)
     notes: tuple[str, ...] = ()
     probability = found.probability_better(target) * (1 - diverged_share)
-    rarest = (1 - float(found.outlooks[-1].ranks[-1])) / 2
+    rarest = (1 - found.outlooks[-1].highest_level) / 2
     if rarest >= least_probability:
         notes += (f"so few finished runs tell of no probability below {percent(rarest)}, so none is called hopeless",)
     if not found.beats_baselines:

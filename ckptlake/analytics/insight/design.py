@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from ckptlake.analytics.arguments import check_magnitude
 from ckptlake.analytics.frames import Columns, Floats, sample
 from ckptlake.analytics.insight.space import Param, Space, finite_or_null, space_of
 from ckptlake.analytics.wording import listing, number, plural
@@ -54,7 +55,7 @@ def design_of(runs: pl.DataFrame, result: str, params: Columns | None = None) ->
 
     Raises:
         NotEnoughDataError: fewer than 10 runs have a finite result.
-        InvalidInputError: a column is missing, the results are all equal, or no param varies.
+        InvalidInputError: a column is missing, the results are all equal, huge or tiny, or no param varies.
 
     Example:
         >>> runs = pl.DataFrame({"lr": [1e-4, 1e-2] * 5 + [1e-3], "loss": [*range(10), None]})
@@ -68,6 +69,7 @@ def design_of(runs: pl.DataFrame, result: str, params: Columns | None = None) ->
             f"{plural(results.n, 'run')} of {runs.height:,} with a finite {result!r:.100}: it takes {FEWEST_RUNS} to "
             "tell params apart"
         )
+    check_magnitude(results.values, f"the column {result!r:.100}")
     if np.ptp(results.values) == 0:
         raise InvalidInputError(
             f"all {results.n:,} runs have the {result!r:.100} {number(results.values[0])}: no param mattered"

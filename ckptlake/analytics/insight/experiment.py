@@ -29,11 +29,12 @@ class Experiment:
         params: the columns with params, seeds too.
         curves: the metric over time, one row a point: `run_id`, `step`, `value`; None if not at hand.
         checkpoints: one row a checkpoint: `run_id`, `step`; None if not at hand.
+        name: the column of `runs` by which runs are called in sentences, as they are in verdicts.
         speed: the column of `runs` with steps a second, if there is one.
         device: the column of `runs` with the GPU's name, if there is one.
 
     Raises:
-        InvalidInputError: a column is missing, two runs have the same id, or the direction is neither.
+        InvalidInputError: a column is missing, two runs have the same id or name, or the direction is neither.
 
     Example:
         >>> runs = pl.DataFrame({"run_id": ["a", "b"], "lr": [0.1, 0.2], "seed": [0, 0], "loss": [1.0, float("nan")]})
@@ -48,19 +49,28 @@ class Experiment:
     params: tuple[str, ...]
     curves: pl.DataFrame | None = None
     checkpoints: pl.DataFrame | None = None
+    name: str = "run_id"
     speed: str = "steps_per_s"
     device: str = "gpu"
 
     def __post_init__(self) -> None:
         check_direction(self.direction)
-        check_columns(self.runs, ["run_id", self.metric, *self.params])
+        check_columns(self.runs, ["run_id", self.name, self.metric, *self.params])
         floats(self.runs, self.metric)
-        if self.runs["run_id"].n_unique() < self.runs.height:
-            raise InvalidInputError("the runs have an id twice: one row a run is needed")
-        if self.curves is not None:
-            check_columns(self.curves, ["run_id", "step", "value"])
-        if self.checkpoints is not None:
-            check_columns(self.checkpoints, ["run_id", "step"])
+        for column in dict.fromkeys(("run_id", self.name)):
+            if self.runs[column].n_unique() < self.runs.height:
+                raise InvalidInputError(f"two runs have the same {column}: one row a run is needed")
+        if self.speed in self.runs.columns:
+            floats(self.runs, self.speed)
+        for what, frame, columns in (
+            ("curves", self.curves, ["run_id", "step", "value"]),
+            ("checkpoints", self.checkpoints, ["run_id", "step"]),
+        ):
+            if frame is not None:
+                check_columns(frame, columns)
+                kinds = frame.schema["run_id"], self.runs.schema["run_id"]
+                if kinds[0] != kinds[1]:
+                    raise InvalidInputError(f"run_id is {kinds[0]} in {what}, {kinds[1]} in the runs: cast one of them")
 
     @property
     def settings(self) -> tuple[str, ...]:
@@ -73,6 +83,16 @@ class Experiment:
         return (~self.runs[self.metric].cast(pl.Float64).is_finite()).fill_null(False).to_numpy()
 
     @property
+    def names(self) -> pl.Series:
+        """What each run is called, String."""
+        return self.runs[self.name].cast(pl.String)
+
+    def named(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Return those rows that are of its runs, with what each run is called in a column `run`."""
+        called = self.runs.select("run_id").with_columns(run=self.names)
+        return rows.drop("run", strict=False).join(called, on="run_id", how="inner", maintain_order="left")
+
+    @property
     def finished(self) -> pl.DataFrame:
         """The runs with a finite result."""
         return self.runs.filter(pl.col(self.metric).cast(pl.Float64).is_finite().fill_null(False))
@@ -82,11 +102,10 @@ class Experiment:
         return values if self.direction == "min" else -values
 
     def curve_of_each_run(self) -> tuple[Curve, ...]:
-        """Return the curves of its runs; none without curves."""
+        """Return the curves of its runs, labelled by what each is called; none without curves."""
         if self.curves is None:
             return ()
-        own = self.curves.join(self.runs.select("run_id"), on="run_id", how="semi", maintain_order="left")
-        return curves_of(own)
+        return curves_of(self.named(self.curves.select("run_id", "step", "value")), run="run")
 
     def verdicts(self) -> tuple[Verdict, ...]:
         """Return how each curve ended; none without curves."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ckptlake.analytics.arguments import check_count
 from ckptlake.analytics.frames import Floats
 from ckptlake.analytics.insight.design import Design
 from ckptlake.analytics.libraries import need
@@ -15,8 +16,29 @@ from ckptlake.analytics.wording import number
 TREES = 64
 TREES_OF_A_DRAW = 16
 TREES_OF_A_FOLD = 32
+MOST_SEED = 2**31 - 1
+"""Beyond, forests of the draws that follow could have no seed of their own: the library takes 32 bits."""
+MOST_DRAWS = 100_000
 _LEAF = 3
 _FOLDS = 5
+
+
+def check_seed(seed: int) -> None:
+    """Raise unless forests can start from a seed.
+
+    Raises:
+        InvalidInputError: it is no whole number of 0 to 2,147,483,647.
+    """
+    check_count(seed, "seed", least=0, most=MOST_SEED)
+
+
+def check_draws(draws: int, least: int = 2) -> None:
+    """Raise unless runs are drawn often enough for a range, and not so often that it never ends.
+
+    Raises:
+        InvalidInputError: they are not.
+    """
+    check_count(draws, "draws", least=least, most=MOST_DRAWS)
 
 
 def fit(x: Floats, y: Floats, *, seed: int, trees: int = TREES) -> Any:

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from ckptlake.analytics import charts
-from ckptlake.analytics.arguments import check_direction
+from ckptlake.analytics.arguments import check_count, check_direction, check_probability
 from ckptlake.analytics.frames import Columns, Floats
 from ckptlake.analytics.insight.decomposition import shares_of
 from ckptlake.analytics.insight.design import Design, design_of
@@ -16,20 +16,22 @@ from ckptlake.analytics.insight.forest import (
     TREES,
     TREES_OF_A_DRAW,
     TREES_OF_A_FOLD,
+    check_draws,
     check_of_forest,
+    check_seed,
     explained,
     fit,
     forests_of_folds,
 )
 from ckptlake.analytics.insight.studies import silent_optuna, study_of, trials_of
 from ckptlake.analytics.progress import track
-from ckptlake.analytics.results import Check, Result
+from ckptlake.analytics.results import Check, Result, doubt
 from ckptlake.analytics.wording import listing, number, percent, plural
-from ckptlake.errors import InvalidInputError
 from ckptlake.types import Direction
 
 LEVEL = 0.95
 _FEWEST_BEST = 5
+_MOST_REPEATS = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -50,9 +52,8 @@ class Importance(Result):
     explained: float | None = None
 
     def sentence(self) -> str:
-        doubts = [check for check in self.checks if check.holds is False]
-        if doubts:
-            return f"No order of the params can be told for {self.result}: {doubts[0]}."
+        if denied := doubt(self.checks):
+            return f"No order of the params can be told for {self.result}: {denied}."
         ranked = [
             f"{row['param']} {number(row['importance'], 3)} ({number(row['low'], 3)} to {number(row['high'], 3)})"
             for row in self.table.head(3).iter_rows(named=True)
@@ -104,6 +105,7 @@ def fanova_importance(
         (['lr', 'width'], True)
     """
     check_draws(draws)
+    check_seed(seed)
     design = design_of(runs, result, params)
 
     def shares(at: np.ndarray, draw: int, trees: int) -> Floats:
@@ -165,7 +167,9 @@ def permutation_importance(
         >>> found.table["param"][0], found.table["low"][0] > 0.5
         ('lr', True)
     """
+    check_count(repeats, "repeats", most=_MOST_REPEATS)
     check_draws(draws)
+    check_seed(seed)
     design = design_of(runs, result, params)
     rng = np.random.default_rng(seed)
     forests = forests_of_folds(design, seed=seed)
@@ -233,8 +237,8 @@ def ped_anova_importance(
     """
     check_direction(direction)
     check_draws(draws)
-    if not 0 < best < 1:
-        raise InvalidInputError(f"best is {best!r}: a share of the runs lies between 0 and 1")
+    check_seed(seed)
+    check_probability(best, "best", 0.1)
     design = design_of(runs, result, params)
     rng = np.random.default_rng(seed)
     with silent_optuna("PED-ANOVA") as optuna:
@@ -267,16 +271,6 @@ def _checks_of_best(losses: Floats, best: float) -> tuple[Check, ...]:
         Check(f"at least {_FEWEST_BEST} runs are the best", n_best >= _FEWEST_BEST, evidence),
         Check("the best runs are fewer than half", n_best < len(losses) / 2, evidence),
     )
-
-
-def check_draws(draws: int) -> None:
-    """Raise unless runs are drawn often enough for a range.
-
-    Raises:
-        InvalidInputError: they are drawn less than twice.
-    """
-    if draws < 2:
-        raise InvalidInputError(f"draws is {draws!r}: a range takes 2 or more")
 
 
 def _table(design: Design, estimate: Floats, drawn: Floats) -> pl.DataFrame:

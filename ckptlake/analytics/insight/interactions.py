@@ -12,7 +12,16 @@ from ckptlake.analytics import charts
 from ckptlake.analytics.frames import Columns, Floats
 from ckptlake.analytics.insight.decomposition import Shares, shares_of
 from ckptlake.analytics.insight.design import Design, design_of
-from ckptlake.analytics.insight.forest import TREES, TREES_OF_A_DRAW, check_of_forest, explained, fit, forests_of_folds
+from ckptlake.analytics.insight.forest import (
+    TREES,
+    TREES_OF_A_DRAW,
+    check_draws,
+    check_of_forest,
+    check_seed,
+    explained,
+    fit,
+    forests_of_folds,
+)
 from ckptlake.analytics.libraries import need
 from ckptlake.analytics.progress import track
 from ckptlake.analytics.results import Result
@@ -21,6 +30,7 @@ from ckptlake.errors import InvalidInputError
 
 _ALPHA = 0.05
 _FEWEST_DRAWS = 19
+"""Fewer cannot give a p below 0.05."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -96,8 +106,8 @@ def interactions(
         >>> found.table.select("one", "two", pl.col("p").round(2)).row(0)
         ('a', 'b', 0.05)
     """
-    if draws < _FEWEST_DRAWS:
-        raise InvalidInputError(f"draws is {draws!r}: p below 0.05 takes {_FEWEST_DRAWS} or more")
+    check_draws(draws, least=_FEWEST_DRAWS)
+    check_seed(seed)
     design = design_of(runs, result, params)
     names = design.space.names
     if len(names) < 2:

@@ -10,8 +10,10 @@ from scipy import stats
 from scipy.spatial import cKDTree
 
 from ckptlake.analytics import charts
-from ckptlake.analytics.frames import Columns, Floats
+from ckptlake.analytics.arguments import check_count
+from ckptlake.analytics.frames import Columns, Floats, check_columns
 from ckptlake.analytics.insight.design import columns_of, encoded
+from ckptlake.analytics.insight.forest import check_draws, check_seed
 from ckptlake.analytics.insight.space import Param, Space, space_of, written
 from ckptlake.analytics.progress import track
 from ckptlake.analytics.results import Result
@@ -21,6 +23,7 @@ from ckptlake.errors import InvalidInputError, NotEnoughDataError
 _PROBES_LOG2 = 11
 _FEWEST_RUNS = 2
 _ALPHA = 0.05
+_FEWEST_DRAWS = 19
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -89,8 +92,10 @@ def unexplored_regions(
         >>> round(found.table["b"][0], 1), round(found.table["radius"][0], 1)
         (0.5, 0.5)
     """
-    if k < 1 or draws < 1 / _ALPHA - 1:
-        raise InvalidInputError(f"k is {k!r} and draws is {draws!r}: it takes 1 and 19 at least")
+    check_count(k, "k", most=2**_PROBES_LOG2)
+    check_draws(draws, least=_FEWEST_DRAWS)
+    check_seed(seed)
+    check_columns(runs, [])
     if runs.height < _FEWEST_RUNS:
         raise NotEnoughDataError(f"{plural(runs.height, 'run')}: it takes {_FEWEST_RUNS} to see a gap between them")
     space = space_of(runs, params)

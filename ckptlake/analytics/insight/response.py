@@ -9,17 +9,26 @@ import numpy as np
 import polars as pl
 
 from ckptlake.analytics import charts
+from ckptlake.analytics.arguments import check_count
 from ckptlake.analytics.frames import Columns, Floats
 from ckptlake.analytics.insight.design import Design, design_of
-from ckptlake.analytics.insight.forest import TREES, TREES_OF_A_DRAW, check_of_forest, explained, fit, forests_of_folds
-from ckptlake.analytics.insight.importance import LEVEL, check_draws
+from ckptlake.analytics.insight.forest import (
+    TREES,
+    TREES_OF_A_DRAW,
+    check_draws,
+    check_of_forest,
+    check_seed,
+    explained,
+    fit,
+    forests_of_folds,
+)
+from ckptlake.analytics.insight.importance import LEVEL
 from ckptlake.analytics.insight.space import Param, written
 from ckptlake.analytics.progress import track
-from ckptlake.analytics.results import Result
+from ckptlake.analytics.results import Result, doubt
 from ckptlake.analytics.wording import number, plural
-from ckptlake.errors import InvalidInputError
 
-_FEWEST_POINTS = 2
+_MOST_POINTS = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -46,8 +55,8 @@ class Response(Result):
             f"{number(row['low'][0])} to {number(row['high'][0])})"
             for word, row in (("least", least), ("greatest", most))
         ]
-        doubt = next((f" But {check}." for check in self.checks if check.holds is False), "")
-        return f"Over {plural(self.n, 'run')} the mean {self.result} is {told[0]} and {told[1]}.{doubt}"
+        told_over = f"Over {plural(self.n, 'run')} the mean {self.result} is {told[0]} and {told[1]}."
+        return f"{told_over} But {denied}." if (denied := doubt(self.checks)) else told_over
 
     def chart(self) -> charts.Chart:
         title = f"{self.result} by {self.param.name}, the other params as they were"
@@ -99,8 +108,8 @@ def response(
         0.001
     """
     check_draws(draws)
-    if points < _FEWEST_POINTS:
-        raise InvalidInputError(f"points is {points!r}: a curve takes {_FEWEST_POINTS} or more")
+    check_seed(seed)
+    check_count(points, "points", least=2, most=_MOST_POINTS)
     design = design_of(runs, result, params)
     looked_at = design.space.get(param)
     columns = design.columns[design.space.names.index(param)]

@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 import polars as pl
 
+from ckptlake.analytics.arguments import LARGEST
 from ckptlake.analytics.frames import Columns, Floats, check_columns, names
 from ckptlake.analytics.wording import listing, number, plural
 from ckptlake.errors import InvalidInputError
@@ -228,6 +229,8 @@ def _reason_to_leave_out(values: pl.Series) -> str:
     if not (kind.is_numeric() or kind in (pl.Boolean, pl.String, pl.Categorical, pl.Enum, pl.Null)):
         return f"it holds {kind}, not numbers, text or booleans"
     present = finite_or_null(values).drop_nulls()
+    if kind.is_numeric() and (far := _beyond_scales(present.cast(pl.Float64).to_numpy())):
+        return far
     n_distinct = present.n_unique()
     if n_distinct == 0:
         return "no run has a value"
@@ -237,6 +240,14 @@ def _reason_to_leave_out(values: pl.Series) -> str:
     if not (kind.is_numeric() or kind == pl.Boolean) and n_distinct > max(2, len(present) // 2):
         return f"it is text with {n_distinct:,} values in {plural(len(present), 'run')}"
     return ""
+
+
+def _beyond_scales(values: Floats) -> str:
+    """Tell of numbers that are too far from each other, or too near, for a place between them to be told in float64."""
+    if (most := float(np.abs(values).max(initial=0.0))) > LARGEST:
+        return f"it has values up to {most:.3g}, too far for a scale"
+    apart = float(np.ptp(values)) if len(values) else 0.0
+    return f"its values are {apart:.3g} apart, too near for a scale" if 0 < apart < 1 / LARGEST else ""
 
 
 def _twin(runs: pl.DataFrame, name: str, others: Iterable[str]) -> str:

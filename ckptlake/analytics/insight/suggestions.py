@@ -10,16 +10,26 @@ import polars as pl
 from scipy import stats
 
 from ckptlake.analytics import charts
-from ckptlake.analytics.arguments import check_direction
-from ckptlake.analytics.frames import Columns, Floats, sample
+from ckptlake.analytics.arguments import check_count, check_direction
+from ckptlake.analytics.frames import Columns, Floats, check_columns, sample
 from ckptlake.analytics.insight.design import Design, design_of, encoded
-from ckptlake.analytics.insight.forest import TREES, check_of_forest, explained, fit, forests_of_folds, moments
+from ckptlake.analytics.insight.forest import (
+    TREES,
+    check_of_forest,
+    check_seed,
+    explained,
+    fit,
+    forests_of_folds,
+    moments,
+)
 from ckptlake.analytics.insight.space import Param, Space, written
 from ckptlake.analytics.insight.studies import pick, silent_optuna, study_of, trials_of
-from ckptlake.analytics.results import Result
+from ckptlake.analytics.results import Result, doubt
 from ckptlake.analytics.wording import listing, number, plural
 from ckptlake.errors import InvalidInputError
 from ckptlake.types import Direction
+
+_MOST_SUGGESTIONS = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -46,11 +56,11 @@ class Suggestions(Result):
         first = self.table.row(0, named=True)
         params = self.table.drop("expected", "sd", "expected_improvement").columns
         told = listing((f"{name} = {written(first[name])}" for name in params if first[name] is not None), 20)
-        doubt = next((f" But {check}." for check in self.checks if check.holds is False), "")
+        denied = doubt(self.checks)
         return (
             f"After {plural(self.n, 'run')} with a best {self.result} of {number(self.best)}, try {told}: a forest "
             f"expects {number(first['expected'])} ± {number(first['sd'], 2)}, an improvement by "
-            f"{number(first['expected_improvement'], 2)} on average.{doubt}"
+            f"{number(first['expected_improvement'], 2)} on average.{f' But {denied}.' * bool(denied)}"
         )
 
     def chart(self) -> charts.Chart:
@@ -105,8 +115,9 @@ def suggestions(
         (['lr', 'width', 'expected', 'sd', 'expected_improvement'], True)
     """
     check_direction(direction)
-    if k < 1:
-        raise InvalidInputError(f"k is {k!r}: ask for one suggestion or more")
+    check_count(k, "k", most=_MOST_SUGGESTIONS)
+    check_seed(seed)
+    check_columns(runs, [])
     sign = 1.0 if direction == "min" else -1.0
     given = runs.filter(pl.col(result).is_not_null()) if result in runs.columns else runs
     observed = design_of(given, result, params)

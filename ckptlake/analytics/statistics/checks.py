@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import stats
 
+from ckptlake.analytics.arguments import check_probability
 from ckptlake.analytics.frames import Sample
 from ckptlake.analytics.results import Check
 from ckptlake.analytics.statistics.estimators import excess_kurtosis, is_constant, power_of_two, skewness
@@ -32,6 +33,7 @@ def normality(sample: Sample, *, alpha: float = 0.05) -> Check:
         >>> print(check)
         normal values in lr=0.1: agrees (Shapiro-Wilk W = 0.9909, p = 1)
     """
+    check_probability(alpha, "alpha")
     assumption = f"normal values in {sample.label}" if sample.label else "normal values"
     if sample.n < 3:
         return Check(assumption, None, f"n = {sample.n}; at least 3 are needed")
@@ -68,6 +70,7 @@ def equal_variances(samples: Sequence[Sample], *, alpha: float = 0.05) -> Check:
         >>> equal_variances([Sample("a", tight), Sample("b", wide)]).holds
         False
     """
+    check_probability(alpha, "alpha")
     assumption = "equal variances"
     if len(samples) < 2 or min(sample.n for sample in samples) < 3:
         return Check(assumption, None, "at least two samples of 3 values are needed")
@@ -81,7 +84,9 @@ def equal_variances(samples: Sequence[Sample], *, alpha: float = 0.05) -> Check:
         if sizes == {0.0}:
             return Check(assumption, None, "no sample has any spread")
         return Check(assumption, len(sizes) == 1, f"every value is equally far from its median; {spreads}")
-    found = stats.levene(*scaled, center="median")
+    # Measured by the farthest value, the squares of small deviations do not vanish.
+    farthest = max(float(each.max()) for each in away)
+    found = stats.levene(*((values - np.median(values)) / farthest for values in scaled), center="median")
     degrees = f"{len(away) - 1}, {sum(map(len, away)) - len(away)}"
     told = f"Brown-Forsythe F({degrees}) = {number(found.statistic)}, {p_value(found.pvalue)}; {spreads}"
     return Check(assumption, bool(found.pvalue >= alpha), told)

@@ -74,9 +74,11 @@ def group_by_all_except(
         >>> found.columns, found.counts.rows()
         (('params.lr',), [('lr=0.1', 2), ('lr=0.2', 2)])
     """
-    check_columns(frame, params or ())
+    check_columns(frame, () if params is None else names(params))
     given = (
-        [name for name in frame.columns if name == "params" or name.startswith(_PREFIX)] if params is None else params
+        [name for name in frame.columns if name == "params" or name.startswith(_PREFIX)]
+        if params is None
+        else names(params)
     )
     if not given:
         raise InvalidInputError(

@@ -7,10 +7,21 @@ from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 
+from ckptlake.analytics.arguments import numbers
 from ckptlake.analytics.frames import Floats
 from ckptlake.errors import InvalidInputError
 
 Correction: TypeAlias = Literal["holm", "bonferroni", "benjamini-hochberg"]
+
+
+def check_correction(method: Correction) -> None:
+    """Raise where there is no such correction.
+
+    Raises:
+        InvalidInputError: there is none; the message names those that there are.
+    """
+    if method not in get_args(Correction):
+        raise InvalidInputError(f"there is no correction {method!r:.100}: take {', '.join(get_args(Correction))}")
 
 
 def adjusted(p_values: Sequence[float] | Floats, method: Correction = "holm") -> Floats:
@@ -34,10 +45,9 @@ def adjusted(p_values: Sequence[float] | Floats, method: Correction = "holm") ->
         >>> adjusted([0.01, 0.04, 0.03], "benjamini-hochberg").tolist()
         [0.03, 0.04, 0.04]
     """
-    p = np.asarray(p_values, np.float64)
-    if method not in get_args(Correction):
-        raise InvalidInputError(f"there is no correction {method!r:.100}: take {', '.join(get_args(Correction))}")
-    if p.ndim != 1 or not ((p >= 0) & (p <= 1)).all():
+    p = numbers(p_values, "the list of p-values")
+    check_correction(method)
+    if not ((p >= 0) & (p <= 1)).all():
         raise InvalidInputError(f"p-values {p_values!r:.200}: a list of numbers between 0 and 1 is needed, without NaN")
     m, order = len(p), np.argsort(p, kind="stable")
     if method == "bonferroni":

@@ -12,9 +12,9 @@ import polars as pl
 from scipy import stats
 from scipy.special import ndtri
 
-from ckptlake.analytics.arguments import check_level
+from ckptlake.analytics.arguments import check_count, check_level, check_number
 from ckptlake.analytics.charts import Axis, Chart, heat_chart
-from ckptlake.analytics.frames import Floats, floats
+from ckptlake.analytics.frames import Floats, check_columns, floats, names
 from ckptlake.analytics.results import Interval, Result
 from ckptlake.analytics.statistics.corrections import Correction, adjusted
 from ckptlake.analytics.statistics.estimators import is_constant, power_of_two
@@ -110,12 +110,10 @@ def correlations(
         [('width', 'loss')]
     """
     check_level(level)
-    if coefficient not in _TESTS:
-        raise InvalidInputError(
-            f"there is no coefficient {coefficient!r:.100}: take {', '.join(get_args(Coefficient))}"
-        )
+    _check_coefficient(coefficient)
+    check_columns(frame, [])
     kinds = frame.schema.items()
-    chosen = list(columns) if columns is not None else [c for c, k in kinds if k.is_numeric() or k == pl.Boolean]
+    chosen = list(names(columns)) if columns is not None else [c for c, k in kinds if k.is_numeric() or k == pl.Boolean]
     if len(chosen) < 2 or len(set(chosen)) < len(chosen):
         raise InvalidInputError(f"columns {listing(chosen)}: at least two different ones that hold numbers are needed")
     values = {name: floats(frame, name) for name in chosen}
@@ -128,7 +126,7 @@ def correlations(
     )
     return Correlations(
         n=frame.height,
-        method=f"{coefficient} correlation, p-values corrected by {correction}",
+        method=f"{coefficient.title()} correlation, p-values corrected by {correction.title()}",
         notes=tuple(_notes(values, pairs, coefficient)),
         coefficient=coefficient,
         columns=tuple(chosen),
@@ -145,11 +143,17 @@ def correlation_interval(correlation: float, n: int, coefficient: Coefficient, l
         coefficient: ``"pearson"``, ``"spearman"`` or ``"kendall"``, which differ in the variance of z.
         level: the confidence, between 0 and 1.
 
+    Raises:
+        InvalidInputError: one of them is out of its range, or there is no such coefficient.
+
     Example:
         >>> print(correlation_interval(0.5, 28, "pearson"))
         95 % interval 0.156 to 0.7358
     """
     check_level(level)
+    _check_coefficient(coefficient)
+    check_number(correlation, "correlation", least=-1.0, most=1.0)
+    check_count(n, "n", least=0)
     if n < 5 or abs(correlation) >= 1:
         return None
     variance = {
@@ -159,6 +163,13 @@ def correlation_interval(correlation: float, n: int, coefficient: Coefficient, l
     }[coefficient]
     z, half = np.arctanh(correlation), ndtri((1 + level) / 2) * np.sqrt(variance)
     return Interval(float(np.tanh(z - half)), float(np.tanh(z + half)), level, "Fisher z")
+
+
+def _check_coefficient(coefficient: Coefficient) -> None:
+    if coefficient not in get_args(Coefficient):
+        raise InvalidInputError(
+            f"there is no coefficient {coefficient!r:.100}: take {', '.join(get_args(Coefficient))}"
+        )
 
 
 def _pair(x: str, y: str, first: Floats, second: Floats, coefficient: Coefficient, level: float) -> tuple[Any, ...]:
@@ -192,6 +203,6 @@ def _notes(values: dict[str, Floats], pairs: pl.DataFrame, coefficient: Coeffici
     few = pairs.filter(pl.col("correlation").is_not_null() & (pl.col("n") < _FEW)).height
     if few and coefficient == "spearman":
         notes.append(
-            f"{plural(few, 'pair')} with fewer than {_FEW} rows: p-values of Spearman are rough there, take kendall"
+            f"{plural(few, 'pair')} with fewer than {_FEW} rows: Spearman's p-values are rough there, take kendall"
         )
     return notes

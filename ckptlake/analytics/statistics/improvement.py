@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
 
 import numpy as np
 import polars as pl
 
-from ckptlake.analytics.arguments import check_direction, check_level
+from ckptlake.analytics.arguments import check_direction, check_level, numbers
 from ckptlake.analytics.charts import Axis, Chart, interval_chart
 from ckptlake.analytics.frames import Floats
-from ckptlake.analytics.results import Result
-from ckptlake.analytics.statistics.resampling import RESAMPLES, counted, interval_of
+from ckptlake.analytics.results import Interval, Result
 from ckptlake.analytics.statistics.scores import scores_named, scores_of
+from ckptlake.analytics.statistics.shares import pairs_won_interval
 from ckptlake.analytics.wording import number, plural
+from ckptlake.errors import InvalidInputError, NotEnoughDataError
 from ckptlake.types import Direction
 
 
@@ -62,14 +62,18 @@ def probability_above(first: Floats, second: Floats) -> float:
     It is the statistic of Mann and Whitney (1947) over the number of pairs.
 
     Args:
-        first: float64, shape (n,).
-        second: float64, shape (m,).
+        first: float64, shape (n,), n >= 1; infinities are larger or smaller than all else.
+        second: float64, shape (m,), m >= 1.
+
+    Raises:
+        NotEnoughDataError: a sample is empty.
+        InvalidInputError: a value is NaN, which is neither larger nor smaller.
 
     Example:
         >>> probability_above(np.array([2.0, 3.0]), np.array([1.0, 2.0]))
         0.875
     """
-    return float(_wins(first, second).mean())
+    return _won(_ordered(first, "first"), _ordered(second, "second"))
 
 
 def probability_of_improvement(
@@ -82,13 +86,12 @@ def probability_of_improvement(
     second: object,
     direction: Direction,
     level: float = 0.95,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
 ) -> ProbabilityOfImprovement:
     """Return how likely a run of one algorithm beats one of another on the same task, on average over tasks.
 
     It says how often, not by how much: tell it together with an effect in the unit of the scores. Scores need not be
-    comparable between tasks. The interval resamples the runs of both within tasks.
+    comparable between tasks. The interval is Newcombe's (2006), for the mean over tasks. The bootstrap's has no width
+    where every pair is won: with five runs on one task it holds 59 % of nominal 95 where the truth is 0.92.
 
     Args:
         frame: one row a run.
@@ -99,8 +102,6 @@ def probability_of_improvement(
         second: the one that it is compared with.
         direction: ``"max"`` where large scores are good, ``"min"`` where small ones are.
         level: the confidence, between 0 and 1.
-        resamples: how many samples are drawn.
-        seed: of the generator.
 
     Raises:
         NotEnoughDataError: an algorithm has fewer than two finite scores on a task.
@@ -121,15 +122,14 @@ def probability_of_improvement(
     scores = scores_of(frame, value, by=by, task=task)
     pair = scores_named(scores, first), scores_named(scores, second)
     sign = 1.0 if direction == "max" else -1.0
-    wins = {name: _wins(sign * pair[0].by_task[name], sign * pair[1].by_task[name]) for name in pair[0].by_task}
-    by_task = {name: float(each.mean()) for name, each in wins.items()}
-    draws = _resampled_wins(list(wins.values()), resamples, seed)
-    interval = interval_of(draws, level, f"stratified bootstrap, {resamples:,} resamples")
+    ours, theirs = pair[0].by_task, pair[1].by_task
+    by_task = {name: _won(sign * ours[name], sign * theirs[name]) for name in ours}
+    sizes = [(len(ours[name]), len(theirs[name])) for name in ours]
+    low, high = pairs_won_interval(list(by_task.values()), sizes, level)
     return ProbabilityOfImprovement(
         n=pair[0].n + pair[1].n,
-        method=f"share of pairs won within tasks, ties half, averaged over tasks; {interval.method}",
-        checks=(pair[0].enough_runs, pair[1].enough_runs),
-        interval=interval,
+        method="share of pairs won within tasks, ties half, averaged over tasks; score interval of Newcombe",
+        interval=Interval(low, high, level, "Newcombe"),
         notes=pair[0].notes + pair[1].notes,
         first=pair[0].label,
         second=pair[1].label,
@@ -138,20 +138,17 @@ def probability_of_improvement(
     )
 
 
-def _wins(first: Floats, second: Floats) -> Floats:
-    """Return 1 where the first is larger, 0.5 where equal: float64, shape (n, m)."""
-    return np.asarray((np.sign(first[:, None] - second[None, :]) + 1) / 2, np.float64)
+def _ordered(values: Floats, of: str) -> Floats:
+    found = numbers(values, f"the {of} sample")
+    if not len(found):
+        raise NotEnoughDataError(f"the {of} sample is empty: a share of pairs takes one value of each")
+    if np.isnan(found).any():
+        raise InvalidInputError(f"the {of} sample has NaN, which no value is above: leave it out and tell so")
+    return found
 
 
-def _resampled_wins(wins: list[Floats], resamples: int, seed: int) -> Floats:
-    """Return the mean share of pairs won with the runs of both drawn anew: float64, shape (resamples,)."""
-    sizes = [size for each in wins for size in each.shape]
-    spans = [slice(*ends) for ends in pairwise(accumulate(sizes, initial=0))]
-    drawn = []
-    for counts in counted(sizes, resamples=resamples, seed=seed):
-        shares = [
-            ((counts[:, rows] @ each) * counts[:, columns]).sum(axis=-1) / each.size
-            for each, rows, columns in zip(wins, spans[::2], spans[1::2], strict=True)
-        ]
-        drawn.append(np.mean(shares, axis=0))
-    return np.concatenate(drawn)
+def _won(first: Floats, second: Floats) -> float:
+    """Return the share of pairs in which the first is larger, by sorting, ties half."""
+    ordered = np.sort(second)
+    below, upto = (np.searchsorted(ordered, first, side=side).sum() for side in ("left", "right"))
+    return float(below + upto) / (2 * len(first) * len(second))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,25 +10,27 @@ from typing import Literal, Protocol, TypeAlias
 
 from scipy.special import stdtrit
 
-from ckptlake.analytics.arguments import check_level
+from ckptlake.analytics.arguments import check_count, check_level
 from ckptlake.analytics.frames import Floats, Sample
 from ckptlake.analytics.results import Check, Interval
 from ckptlake.analytics.statistics.checks import normality
-from ckptlake.analytics.statistics.estimators import iqm, mean, median, power_of_two, trimmed_mean
+from ckptlake.analytics.statistics.estimators import iqm, mean, median, power_of_two, skewness, trimmed_mean
 from ckptlake.analytics.statistics.resampling import (
+    MOST_RESAMPLES,
     RESAMPLES,
     Statistic,
     bca_interval,
     check_values,
     percentile_interval,
 )
+from ckptlake.analytics.wording import number
 from ckptlake.errors import InvalidInputError
 
 Centre: TypeAlias = Literal["mean", "median", "iqm", "trimmed mean"]
 """Which centre of a sample is meant; the trimmed mean leaves out a tenth at each end."""
 
 CENTRES: Mapping[Centre, Statistic] = {"mean": mean, "median": median, "iqm": iqm, "trimmed mean": trimmed_mean}
-_ENOUGH = 30
+_ENOUGH, _TELLING, _PER_SKEWNESS = 5, 10, 5
 
 
 class IntervalMethod(Protocol):
@@ -68,7 +71,7 @@ class StudentT:
         return "mean"
 
     def of(self, values: Floats) -> Interval:
-        check_values(values)
+        values = check_values(values)
         n, scale = len(values), power_of_two(values)
         scaled = values / scale
         centre = float(scaled.mean())
@@ -97,18 +100,32 @@ class _Resampling(ABC):
 
     def __post_init__(self) -> None:
         check_level(self.level)
+        check_count(self.resamples, "resamples", most=MOST_RESAMPLES)
+        check_count(self.seed, "seed", least=0)
         if self.centre not in CENTRES:
             raise InvalidInputError(f"there is no centre {self.centre!r:.100}: take {', '.join(CENTRES)}")
 
     def of(self, values: Floats) -> Interval:
-        check_values(values)
+        values = check_values(values)
         scale = power_of_two(values)
         found = self._of_scaled(values / scale)
         return Interval(scale * found.low, scale * found.high, found.level, found.method)
 
     def checks(self, sample: Sample) -> tuple[Check, ...]:
-        assumption = f"enough values to resample in {sample.label}" if sample.label else "enough values to resample"
-        return (Check(assumption, sample.n >= _ENOUGH, f"n = {sample.n:,}; {_ENOUGH} are wanted"),)
+        where = f" in {sample.label}" if sample.label else ""
+        enough = Check(
+            f"enough values to resample{where}", sample.n >= _ENOUGH, f"n = {sample.n:,}; {_ENOUGH} are wanted"
+        )
+        skew = skewness(sample.values)
+        if self.centre not in ("mean", "trimmed mean") or skew is None:
+            return (enough,)
+        wanted = math.ceil(_PER_SKEWNESS * skew**2)
+        evidence = (
+            f"skewness {number(skew, 2)}, n = {sample.n:,}; {_PER_SKEWNESS} times its square, {wanted:,}, are wanted"
+        )
+        if sample.n >= wanted and sample.n < _TELLING:
+            return (enough, Check(f"values not too skewed{where}", None, f"n = {sample.n:,} do not betray it"))
+        return (enough, Check(f"values not too skewed{where}", sample.n >= wanted, evidence))
 
     @abstractmethod
     def _of_scaled(self, values: Floats) -> Interval: ...
@@ -116,7 +133,7 @@ class _Resampling(ABC):
 
 @dataclass(frozen=True, slots=True)
 class Percentile(_Resampling):
-    """The bootstrap percentile interval of a centre (Efron 1979); too narrow below about 30 values.
+    """The bootstrap percentile interval of a centre (Efron 1979), expanded for few values (Hesterberg 2015).
 
     Args:
         centre: ``"mean"``, ``"median"``, ``"iqm"`` or ``"trimmed mean"``.
@@ -138,7 +155,7 @@ class Percentile(_Resampling):
 
 @dataclass(frozen=True, slots=True)
 class BCa(_Resampling):
-    """The bias-corrected and accelerated bootstrap interval of a centre (Efron 1987), for skewed values.
+    """The bias-corrected and accelerated bootstrap interval of a centre (Efron 1987), for skewed values; expanded.
 
     Args:
         centre: ``"mean"``, ``"median"``, ``"iqm"`` or ``"trimmed mean"``.
@@ -149,7 +166,7 @@ class BCa(_Resampling):
     Example:
         >>> import numpy as np
         >>> BCa().of(np.exp(np.linspace(-2.0, 2.0, 40))).method
-        'bootstrap BCa, 10,000 resamples'
+        'expanded bootstrap BCa, 10,000 resamples'
     """
 
     def _of_scaled(self, values: Floats) -> Interval:

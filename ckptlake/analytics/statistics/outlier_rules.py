@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
+from ckptlake.analytics.arguments import check_count, check_number, check_probability
 from ckptlake.analytics.frames import Floats, Sample
 from ckptlake.analytics.results import Check
 from ckptlake.analytics.statistics.checks import normality
 from ckptlake.analytics.statistics.estimators import is_constant, mad, power_of_two
-from ckptlake.errors import InvalidInputError
 
 _MAD_OF_NORMAL, _MEAN_DEVIATION_OF_NORMAL = 0.6745, 0.7979
 _ROSNER_FROM = 15
@@ -69,8 +69,7 @@ class MedianDeviation:
     limit: float = 3.5
 
     def __post_init__(self) -> None:
-        if not self.limit > 0:
-            raise InvalidInputError(f"limit={self.limit}: a distance above 0 is needed, such as 3.5")
+        check_number(self.limit, "limit", above=0.0)
 
     @property
     def name(self) -> str:
@@ -83,7 +82,8 @@ class MedianDeviation:
         if spread == 0:
             spread = float(np.abs(away).mean()) / _MEAN_DEVIATION_OF_NORMAL
             notes.append("more than half of the values are equal: distances are in mean absolute deviations")
-        distance = away / spread
+        with np.errstate(over="ignore"):  # farther than float64 can tell is told as infinite
+            distance = away / spread
         limit = np.full(sample.n, self.limit)
         return Distances(distance, limit, np.abs(distance) > limit, notes=tuple(notes))
 
@@ -103,7 +103,7 @@ class Grubbs:
     alpha: float = 0.05
 
     def __post_init__(self) -> None:
-        _check_alpha(self.alpha)
+        check_probability(self.alpha, "alpha")
 
     @property
     def name(self) -> str:
@@ -134,9 +134,8 @@ class GeneralisedESD:
     alpha: float = 0.05
 
     def __post_init__(self) -> None:
-        _check_alpha(self.alpha)
-        if self.most < 1:
-            raise InvalidInputError(f"most={self.most}: allow at least one outlier")
+        check_probability(self.alpha, "alpha")
+        check_count(self.most, "most")
 
     @property
     def name(self) -> str:
@@ -175,10 +174,5 @@ def _most_deviant(sample: Sample, most: int, alpha: float) -> Distances:
 
 def _limit(n: int, alpha: float) -> float:
     """Return the largest studentised deviate of n normal values that alpha allows (Grubbs 1950, Rosner 1983)."""
-    t = float(stdtrit(n - 2, 1 - alpha / (2 * n)))
+    t = -float(stdtrit(n - 2, alpha / (2 * n)))
     return float((n - 1) * t / np.sqrt(n * (n - 2 + t * t)))
-
-
-def _check_alpha(alpha: float) -> None:
-    if not 0 < alpha < 1:
-        raise InvalidInputError(f"alpha={alpha}: a probability between 0 and 1 is needed, such as 0.05")

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from ckptlake.analytics.charts import Axis, Chart, point_chart
-from ckptlake.analytics.frames import Columns, Sample, check_columns, floats, label_of, names
+from ckptlake.analytics.frames import Columns, Sample, check_columns, floats, label_of, names, parts_of
 from ckptlake.analytics.results import Check, Result
 from ckptlake.analytics.statistics.estimators import is_constant
 from ckptlake.analytics.statistics.outlier_rules import MedianDeviation, OutlierRule
@@ -40,6 +40,8 @@ class Outliers(Result):
 
     def sentence(self) -> str:
         found = self.outliers
+        if not self.n:
+            return f"No run can be judged: {'; '.join(self.notes) or 'there is none'}."
         if found.is_empty():
             return f"No outlier among {plural(self.n, 'run')} ({self.method})."
         run = found.columns[0]
@@ -91,12 +93,12 @@ def outliers(
     check_columns(frame, [*runs, *keys, value])
     values = floats(frame, value)
     told = frame.select(*dict.fromkeys((*runs, *keys)), pl.Series(value, values))
-    groups = told.with_row_index(_ROW).partition_by(keys, maintain_order=True, as_dict=True) if keys else {}
+    groups = parts_of(told.with_row_index(_ROW), keys) if keys else {}
     places = {label_of(keys, key): part[_ROW].to_numpy() for key, part in groups.items()} or {
         "": np.arange(len(values))
     }
     distance, limit = np.full((2, len(values)), np.nan)
-    is_outlier = np.zeros(len(values), bool)
+    is_outlier, is_judged = np.zeros((2, len(values)), bool)
     checks: list[Check] = []
     notes: list[str] = []
     for label, rows in places.items():
@@ -107,12 +109,13 @@ def outliers(
             continue
         found = how.distances(Sample(label, values[finite]))
         distance[finite], limit[finite], is_outlier[finite] = found.distance, found.limit, found.is_outlier
+        is_judged[finite] = True
         checks += found.checks
         notes += [f"{label or 'all runs'}: {note}" for note in found.notes]
     lost = frame.filter(~np.isfinite(values))[runs[0]]
     if len(lost):
         notes.append(f"not judged, missing or not finite: {listing(map(str, lost))}")
-    judged = pl.Series(np.isfinite(distance))
+    judged = pl.Series(is_judged)
     return Outliers(
         n=int(judged.sum()),
         method=how.name,

@@ -10,15 +10,16 @@ import polars as pl
 from scipy import stats
 from scipy.special import chdtr, ndtr
 
-from ckptlake.analytics.arguments import check_level, check_magnitude
+from ckptlake.analytics.arguments import check_count, check_level, check_magnitude, check_number, check_probability
 from ckptlake.analytics.charts import Axis, Chart, line_chart
 from ckptlake.analytics.frames import Columns, Floats, Sample, samples
 from ckptlake.analytics.results import Interval, Result
 from ckptlake.analytics.statistics.checks import normality
-from ckptlake.analytics.wording import number, percent, plural
+from ckptlake.analytics.wording import listing, number, percent, plural
 from ckptlake.errors import InvalidInputError, NotEnoughDataError
 
 _MOST = 100_000
+_MOST_IN_A_GROUP = 10**9
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(300)
 _TAIL, _MANY_DEGREES = 9.0, 100
 
@@ -55,11 +56,13 @@ class SeedsNeeded(Result):
 
     def sentence(self) -> str:
         unit = f" {self.unit}" if self.unit else ""
-        spread = f"; {self.interval}" if self.interval is not None else ""
+        spread = f" ({self.interval})" if self.interval is not None else ""
+        lacking = ((self.more_first, self.first), (self.more_second, self.second))
+        more = listing(f"{count:,} more of {label}" for count, label in lacking if count)
         return (
             f"To see a difference of {number(self.difference)}{unit} between {self.first} and {self.second} with "
             f"probability {percent(self.power)} takes {plural(self.seeds, 'seed')} each{spread}: "
-            f"{self.more_first:,} more of {self.first} and {self.more_second:,} more of {self.second}."
+            f"{more if self.more_first or self.more_second else 'both have as many already'}."
         )
 
     def chart(self) -> Chart:
@@ -101,11 +104,13 @@ def welch_power(
         0.81
     """
     _check(difference, std_first, std_second, alpha)
-    if n < 2:
-        raise InvalidInputError(f"n={n}: each group needs at least two values")
-    first, second = std_first**2 / n, (std_first if std_second is None else std_second) ** 2 / n
+    check_count(n, "n", least=2, most=_MOST_IN_A_GROUP)
+    # Power depends on their ratios alone, and squares of very small deviations vanish.
+    other = std_first if std_second is None else std_second
+    scale = max(std_first, other)
+    first, second = (std_first / scale) ** 2 / n, (other / scale) ** 2 / n
     degrees = (first + second) ** 2 * (n - 1) / (first**2 + second**2)
-    shift = abs(difference) / (first + second) ** 0.5
+    shift = abs(difference) / scale / (first + second) ** 0.5
     critical = float(stats.t.ppf(1 - alpha / 2, degrees))
     return min(sum(noncentral_t_above(critical, degrees, side * shift) for side in (1, -1)), 1.0)
 
@@ -174,7 +179,8 @@ def seeds_for_power(
         raise InvalidInputError(
             "difference=0: no number of seeds shows that there is none; test for equivalence instead"
         )
-    if not alpha < power < 1:
+    check_probability(power, "power", 0.8)
+    if power <= alpha:
         raise InvalidInputError(f"power={power}: a probability between alpha and 1 is needed, such as 0.8")
     found = _search(difference, std_first, std_first if std_second is None else std_second, power, alpha)
     if found is None:
@@ -273,12 +279,10 @@ def _std(group: Sample) -> float:
 
 
 def _check(difference: float, std_first: float, std_second: float | None, alpha: float) -> None:
-    stds = [std_first, std_first if std_second is None else std_second]
-    if not (all(np.isfinite(std) and std >= 0 for std in stds) and max(stds) > 0):
-        raise InvalidInputError(
-            f"standard deviations {stds}: finite ones of at least 0 are needed, one of them above 0"
-        )
-    if not np.isfinite(difference):
-        raise InvalidInputError(f"difference={difference}: a finite number is needed")
-    if not 0 < alpha < 1:
-        raise InvalidInputError(f"alpha={alpha}: a probability between 0 and 1 is needed, such as 0.05")
+    other = std_first if std_second is None else std_second
+    for name, number_given in (("std_first", std_first), ("std_second", other)):
+        check_number(number_given, name, least=0.0)
+    if std_first == other == 0:
+        raise InvalidInputError("std_first and std_second are both 0: one of them must be above 0")
+    check_number(difference, "difference")
+    check_probability(alpha, "alpha")

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from ckptlake.analytics.arguments import check_direction, check_level
+from ckptlake.analytics.arguments import check_direction, check_level, numbers
 from ckptlake.analytics.charts import Axis, Chart, line_chart
 from ckptlake.analytics.frames import Floats
 from ckptlake.analytics.results import Result
-from ckptlake.analytics.statistics.resampling import counted
 from ckptlake.analytics.statistics.scores import Scores, scores_of
+from ckptlake.analytics.statistics.shares import share_interval
 from ckptlake.analytics.wording import number, percent
-from ckptlake.errors import InvalidInputError
+from ckptlake.errors import InvalidInputError, NotEnoughDataError
 from ckptlake.types import Direction
 
 _THRESHOLDS = 101
@@ -61,17 +61,26 @@ def profile_of(pooled: Floats, thresholds: Floats) -> Floats:
     """Return the share of scores above each threshold.
 
     Args:
-        pooled: float64, shape (n,).
+        pooled: float64, shape (n,), n >= 1.
         thresholds: float64, shape (t,).
 
     Returns:
         float64, shape (t,).
 
+    Raises:
+        NotEnoughDataError: there are no scores.
+        InvalidInputError: a score or a threshold is NaN.
+
     Example:
         >>> profile_of(np.array([1.0, 2.0, 3.0, 4.0]), np.array([0.0, 2.0, 9.0])).tolist()
         [1.0, 0.5, 0.0]
     """
-    return 1 - np.searchsorted(np.sort(pooled), thresholds, side="right") / len(pooled)
+    scores, at = numbers(pooled, "the list of scores"), numbers(thresholds, "the list of thresholds")
+    if not len(scores):
+        raise NotEnoughDataError("there are no scores, so no share of them")
+    if np.isnan(scores).any() or np.isnan(at).any():
+        raise InvalidInputError("scores and thresholds must not be NaN: leave such out and tell how many")
+    return 1 - np.searchsorted(np.sort(scores), at, side="right") / len(scores)
 
 
 def performance_profiles(
@@ -83,13 +92,12 @@ def performance_profiles(
     direction: Direction,
     thresholds: Sequence[float] | None = None,
     level: float = 0.95,
-    resamples: int = 2_000,
-    seed: int = 0,
 ) -> PerformanceProfiles:
-    """Return the performance profile of each algorithm, with bootstrap bands that resample runs within tasks.
+    """Return the performance profile of each algorithm, with a band of score intervals.
 
     Where one profile lies above another everywhere, that algorithm is better whatever score one asks for; where they
-    cross, it depends on the score. The bands hold at each threshold by itself, not for the whole curve.
+    cross, it depends on the score. The bands hold at each threshold by itself, not for the whole curve. They are
+    Wilson's (1927), which have a width also where all runs or none are beyond; a bootstrap has none there.
 
     Args:
         frame: one row a run.
@@ -99,8 +107,6 @@ def performance_profiles(
         direction: ``"max"`` for the share of runs above a score, ``"min"`` for the share below.
         thresholds: the scores asked for; 101 evenly spaced ones from the smallest to the largest score where None.
         level: the confidence of the bands, between 0 and 1.
-        resamples: how many samples are drawn.
-        seed: of the generator.
 
     Raises:
         NotEnoughDataError: an algorithm has fewer than two finite scores on a task.
@@ -118,11 +124,10 @@ def performance_profiles(
     check_level(level)
     scores = scores_of(frame, value, by=by, task=task)
     at = _thresholds(scores, thresholds)
-    parts = [_banded(each, at, direction, level, resamples, seed) for each in scores]
+    parts = [_banded(each, at, direction, level) for each in scores]
     return PerformanceProfiles(
         n=sum(each.n for each in scores),
-        method=f"run-score distribution, stratified bootstrap bands, {resamples:,} resamples",
-        checks=tuple(each.enough_runs for each in scores),
+        method="run-score distribution, Wilson bands at each score",
         notes=tuple(note for each in scores for note in each.pooling_notes),
         direction=direction,
         level=level,
@@ -133,21 +138,17 @@ def performance_profiles(
 def _thresholds(scores: Sequence[Scores], wanted: Sequence[float] | None) -> Floats:
     if wanted is None:
         pooled = np.concatenate([each.pooled for each in scores])
-        return np.linspace(pooled.min(), pooled.max(), _THRESHOLDS)
-    at = np.asarray(wanted, np.float64)
-    if at.ndim != 1 or len(at) == 0 or not np.isfinite(at).all():
+        return 2 * np.linspace(pooled.min() / 2, pooled.max() / 2, _THRESHOLDS)
+    at = numbers(wanted, "the list of thresholds")
+    if len(at) == 0 or not np.isfinite(at).all():
         raise InvalidInputError(f"thresholds={wanted!r:.200}: a list of finite scores is needed")
     return at
 
 
-def _banded(
-    scores: Scores, thresholds: Floats, direction: Direction, level: float, resamples: int, seed: int
-) -> pl.DataFrame:
+def _banded(scores: Scores, thresholds: Floats, direction: Direction, level: float) -> pl.DataFrame:
     sign = 1.0 if direction == "max" else -1.0
-    pooled, at = sign * scores.pooled, sign * thresholds
-    beyond = (pooled[:, None] > at[None, :]).astype(np.float64)
-    sizes = [len(values) for values in scores.by_task.values()]
-    draws = np.concatenate([counts @ beyond for counts in counted(sizes, resamples=resamples, seed=seed)]) / scores.n
-    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    columns = {"threshold": thresholds, "share": profile_of(pooled, at), "low": low, "high": high}
-    return pl.DataFrame({"label": [scores.label] * len(at), **columns})
+    shares = np.array([profile_of(sign * values, sign * thresholds) for values in scores.by_task.values()])
+    low, high = share_interval(shares, [len(values) for values in scores.by_task.values()], level)
+    share = profile_of(sign * scores.pooled, sign * thresholds)
+    columns = {"threshold": thresholds, "share": share, "low": low, "high": high}
+    return pl.DataFrame({"label": [scores.label] * len(thresholds), **columns})

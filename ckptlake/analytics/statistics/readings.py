@@ -8,9 +8,11 @@ from typing import Literal, Protocol
 import numpy as np
 import polars as pl
 
-from ckptlake.analytics.arguments import check_direction
+from ckptlake.analytics.arguments import check_count, check_direction, check_number
 from ckptlake.analytics.frames import Columns, check_columns, floats, names
 from ckptlake.errors import InvalidInputError
+
+_MOST_POINTS = 2**31 - 1
 
 
 class Reading(Protocol):
@@ -63,8 +65,8 @@ class AtStep:
     within: float = 0
 
     def __post_init__(self) -> None:
-        if not self.within >= 0:
-            raise InvalidInputError(f"within={self.within}: it is at least 0")
+        check_number(self.step, "step")
+        check_number(self.within, "within", least=0.0)
 
     def step_and_value(self, step: pl.Expr, value: pl.Expr) -> tuple[pl.Expr, pl.Expr]:
         near = (step <= self.step) & (step >= self.step - self.within)
@@ -82,8 +84,7 @@ class MeanOfLast:
     k: int
 
     def __post_init__(self) -> None:
-        if self.k < 1:
-            raise InvalidInputError(f"k={self.k}: take at least one point")
+        check_count(self.k, "k", most=_MOST_POINTS)
 
     def step_and_value(self, step: pl.Expr, value: pl.Expr) -> tuple[pl.Expr, pl.Expr]:
         enough = value.len() >= self.k

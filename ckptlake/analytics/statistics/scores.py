@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from ckptlake.analytics.frames import Floats, check_columns, samples
+from ckptlake.analytics.frames import Floats, check_columns, parts_of, samples
 from ckptlake.analytics.results import Check
 from ckptlake.analytics.wording import listing
 from ckptlake.errors import InvalidInputError, NotEnoughDataError
 
-_ENOUGH_RUNS = 10
+_ENOUGH_RUNS = 5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,9 +77,8 @@ def scores_of(frame: pl.DataFrame, value: str, *, by: str, task: str) -> tuple[S
     check_columns(frame, [by, task, value])
     if frame.is_empty():
         raise NotEnoughDataError("the frame has no rows: there are no scores")
-    tasks = list(map(str, frame[task].unique(maintain_order=True)))
-    parts = frame.partition_by([by], maintain_order=True, as_dict=True)
-    return tuple(_scores(str(label), part, value, task, tasks) for (label,), part in parts.items())
+    tasks = [str(key) for (key,) in parts_of(frame, [task])]
+    return tuple(_scores(str(key), part, value, task, tasks) for (key,), part in parts_of(frame, [by]).items())
 
 
 def scores_named(scores: tuple[Scores, ...], label: object) -> Scores:

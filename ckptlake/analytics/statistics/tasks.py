@@ -13,14 +13,15 @@ from typing import Any, Protocol
 import numpy as np
 import polars as pl
 
-from ckptlake.analytics.arguments import check_direction, check_level
+from ckptlake.analytics.arguments import LARGEST, check_direction, check_level, check_not_huge, check_number
 from ckptlake.analytics.charts import Axis, Chart, interval_chart
 from ckptlake.analytics.frames import Floats
 from ckptlake.analytics.results import Interval, Result
 from ckptlake.analytics.statistics.estimators import iqm, mean
-from ckptlake.analytics.statistics.resampling import RESAMPLES, interval_of, stratified
+from ckptlake.analytics.statistics.resampling import RESAMPLES, stratified_interval
 from ckptlake.analytics.statistics.scores import Scores, scores_of
 from ckptlake.analytics.wording import number, plural
+from ckptlake.errors import InvalidInputError
 from ckptlake.types import Direction
 
 
@@ -77,12 +78,16 @@ class OptimalityGap:
 
     def __post_init__(self) -> None:
         check_direction(self.direction)
+        check_number(self.target, "target", least=-LARGEST, most=LARGEST)
 
     @property
     def name(self) -> str:
         return f"optimality gap to {number(self.target)}"
 
     def of(self, pooled: Floats) -> Any:
+        if np.isnan(pooled).any():
+            raise InvalidInputError("scores have NaN, which is at no distance from a target: leave it out and tell so")
+        check_not_huge(pooled, "the list of scores")
         short = self.target - pooled if self.direction == "max" else pooled - self.target
         return np.maximum(short, 0.0).mean(axis=-1)
 
@@ -149,8 +154,9 @@ def over_tasks(
 ) -> TaskAggregates:
     """Return a figure of each algorithm over all tasks, with its stratified bootstrap interval.
 
-    Scores must be comparable between tasks: normalise them before. With few runs the interval is too narrow: on five
-    tasks with normal scores a nominal 95 % covers about 90 % with 5 runs a task, 93 % with 10 and 94 % with 20.
+    Scores must be comparable between tasks: normalise them before. The interval is the expanded one of
+    `stratified_interval`; it is not trustworthy where a single task has nearly all the variance and the interquartile
+    mean cuts it off, nor on three runs a task. Where every run reaches the target, a gap of 0 has no width.
 
     Args:
         frame: one row a run.
@@ -172,16 +178,15 @@ def over_tasks(
         ...     {"alg": ["a"] * 20, "task": ["x", "y"] * 10, "score": rng.normal(1, 0.1, 20)}
         ... )
         >>> print(over_tasks(frame, "score", by="alg", task="task"))
-        a: interquartile mean 0.9826 (95 % interval 0.9481 to 1.025) over 2 tasks and 20 runs.
+        a: interquartile mean 0.9826 (95 % interval 0.9444 to 1.032) over 2 tasks and 20 runs.
     """
     check_level(level)
     how = InterquartileMean() if figure is None else figure
     parts = []
     for scores in scores_of(frame, value, by=by, task=task):
-        draws = stratified(list(scores.by_task.values()), how.of, resamples=resamples, seed=seed)
-        parts.append(
-            _aggregate(scores, how, interval_of(draws, level, f"stratified bootstrap, {resamples:,} resamples"))
-        )
+        strata = list(scores.by_task.values())
+        interval = stratified_interval(strata, how.of, level=level, resamples=resamples, seed=seed)
+        parts.append(_aggregate(scores, how, interval))
     return TaskAggregates(
         n=sum(part.n for part in parts),
         method=parts[0].method,

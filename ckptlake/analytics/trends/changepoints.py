@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from ckptlake.analytics.arguments import check_not_huge
+from ckptlake.analytics.arguments import check_count, check_not_huge, check_number
 from ckptlake.analytics.charts import Axis, Chart, line_chart
 from ckptlake.analytics.curve import Curve
 from ckptlake.analytics.frames import Floats
@@ -42,7 +42,8 @@ class ChangePoints(Result):
         if not self.steps:
             return f"{self.label}: the mean does not jump in {plural(self.n, 'point')}."
         at = listing(number(step, 6) for step in self.steps)
-        return f"{self.label}: the mean jumps {plural(len(self.steps), 'time')}, at step {at}."
+        where = "step" if len(self.steps) == 1 else "steps"
+        return f"{self.label}: the mean jumps {plural(len(self.steps), 'time')}, at {where} {at}."
 
     def chart(self) -> Chart:
         rows = [{"x": float(x), "value": float(y)} for x, y in zip(self.curve.steps, self.curve.values, strict=True)]
@@ -79,8 +80,9 @@ def change_points(curve: Curve, *, penalty: float | None = None, fewest: int = 5
         (120.0,)
     """
     ruptures = need("ruptures", "a search for change-points")
-    if fewest < 1 or (penalty is not None and not penalty > 0):
-        raise InvalidInputError(f"fewest and penalty are positive, got {fewest} and {penalty}")
+    check_count(fewest, "fewest")
+    if penalty is not None:
+        check_number(penalty, "penalty", above=0.0)
     finite = curve.finite()
     if finite.n < max(2 * fewest, 4):
         raise NotEnoughDataError(

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ckptlake.analytics.arguments import check_level
+from ckptlake.analytics.arguments import check_level, check_number
 from ckptlake.analytics.frames import Floats
 from ckptlake.analytics.trends.smoothing import median_of_neighbours
-from ckptlake.errors import InvalidInputError
 
 FEWEST_AWAY = 3
 """How many points at the end must be away from the best level before that is more than a spike."""
@@ -21,6 +20,9 @@ _FEWEST_FOR_SECOND = 5
 _FEWEST_SWINGS = 3
 _GROWTH = 1.5
 _NORMAL_QUARTER = 0.3186
+_FEWEST_FOR_MEMORY = 100
+_PARTS_FOR_MEMORY, _POINTS_FOR_MEMORY = 4, 50
+_LONGEST_MEMORY = 0.95
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ class Limits:
         level: the confidence of tests and intervals.
 
     Raises:
-        InvalidInputError: one of them is not above 0 or not finite, or `level` not between 0 and 1.
+        InvalidInputError: one of them is no finite number above 0, or `level` not between 0 and 1.
     """
 
     lost_share: float = 0.25
@@ -47,8 +49,7 @@ class Limits:
     def __post_init__(self) -> None:
         check_level(self.level)
         for name in ("lost_share", "spike_share", "noise", "plateau_share"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise InvalidInputError(f"{name}={getattr(self, name)}: a finite number above 0 is needed")
+            check_number(getattr(self, name), name, above=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,12 +151,13 @@ def course(values: Floats, limits: Limits) -> Course:
 
 
 def noise_of(values: Floats) -> float:
-    """Return the standard deviation of points about a line through their neighbours, robustly.
+    """Return the standard deviation of a curve's noise about its course, robustly.
 
-    It is the larger of two: that of second differences, which sees white noise, and that within up to ten parts of
-    twenty points or more about their own lines, which sees noise that wanders. The calm part counts, the least quarter
-    of differences and the calmest part but one (of fewer than five the calmest), so that a curve may be wild for most
-    of its length and still be judged by how calm it was. Noise that wanders for longer than a part shows too little.
+    It is the larger of two. One is that of first-order noise with the second differences and the `memory_of` the
+    curve, whose wander is wider than its neighbours tell. The other is that within up to ten parts of twenty points or
+    more about their own lines, for noise of another kind. The calm part counts, the least quarter of differences and
+    the calmest part but one (of fewer than five the calmest), so that a curve may be wild for most of its length and
+    still be judged by how calm it was.
 
     Example:
         >>> noise = np.random.default_rng(0).normal(0, 2.0, 1000)
@@ -166,16 +168,53 @@ def noise_of(values: Floats) -> float:
     if n < 3:
         return 0.0
     second = np.abs(values[:-2] - 2 * values[1:-1] + values[2:]) / np.sqrt(6)
-    white = float(np.partition(second, len(second) // 4)[len(second) // 4]) / _NORMAL_QUARTER
+    rough = float(np.partition(second, len(second) // 4)[len(second) // 4]) / _NORMAL_QUARTER
+    memory = memory_of(values)
+    # Second differences of first-order noise have a variance of 2 (1 - r) (3 - r), those of white noise of 6.
+    wander = rough * math.sqrt(3 / ((1 - memory) * (3 - memory)))
     n_parts = min(_MOST_PARTS, n // _FEWEST_IN_PART)
     if n_parts < 2:
-        return white
-    size = n // n_parts
-    parts = values[n - size * n_parts :].reshape(n_parts, size)
+        return wander
+    spreads = np.sort(_about_lines(values, n_parts).std(axis=1))
+    return max(wander, float(spreads[1 if n_parts >= _FEWEST_FOR_SECOND else 0]))
+
+
+def memory_of(values: Floats) -> float:
+    """Return the coefficient of first-order noise about the course of a curve, 0 for fewer than 100 points.
+
+    It is the lower median of those of four to ten parts about their own lines, so that a fall, a jump or a spike in
+    half of them does not count as memory. A line takes (2 + 4 r) / n from the coefficient r of n points, which is
+    given back, and one standard error more, as too little memory makes noise look like a departure.
+
+    Source: Marriott, F. and Pope, J. (1954), Biometrika 41, for the bias; Bartlett, M. (1946), Supplement to the J.
+    Royal Statistical Society 8, for the error.
+
+    Example:
+        >>> white = np.random.default_rng(0).normal(size=3000)
+        >>> walk = np.cumsum(white)
+        >>> round(memory_of(white), 1), memory_of(walk) > 0.9
+        (0.0, True)
+    """
+    n = len(values)
+    if n < _FEWEST_FOR_MEMORY:
+        return 0.0
+    n_parts = min(_MOST_PARTS, max(n // _POINTS_FOR_MEMORY, _PARTS_FOR_MEMORY))
+    rest = _about_lines(values, n_parts)
+    size, squares = n // n_parts, np.square(rest).sum(axis=1)
+    products = (rest[:, 1:] * rest[:, :-1]).sum(axis=1)
+    found = np.divide(products, squares, out=np.zeros(n_parts), where=squares > 0)
+    middle = float(np.sort(found)[(n_parts - 1) // 2])
+    unbiased = min(max((size * middle + 2) / (size - 4), 0.0), _LONGEST_MEMORY)
+    return min(unbiased + math.sqrt((1 - unbiased**2) / n), _LONGEST_MEMORY)
+
+
+def _about_lines(values: Floats, n_parts: int) -> Floats:
+    """Return even parts of the end of a curve, one a row, each less the line through it."""
+    size = len(values) // n_parts
+    parts = values[len(values) - size * n_parts :].reshape(n_parts, size)
     place = np.arange(size) - (size - 1) / 2
     centred = parts - parts.mean(axis=1, keepdims=True)
-    about_lines = centred - np.outer(centred @ place / (place @ place), place)
-    return max(white, float(np.sort(about_lines.std(axis=1))[1 if n_parts >= _FEWEST_FOR_SECOND else 0]))
+    return np.asarray(centred - np.outer(centred @ place / (place @ place), place))
 
 
 def _stretches(near: NDArray[np.bool_], high: NDArray[np.bool_]) -> list[tuple[int, int]]:

@@ -73,10 +73,10 @@ class Overfitting(Result):
     def sentence(self) -> str:
         told = "overfits" if self.overfits else "shows no overfitting"
         gap = "the gap grows evenly" if self.gap_step is None else f"the gap bends at step {number(self.gap_step, 6)}"
-        return (
-            f"{self.label} {told}: validation was best at step {number(self.best_step, 6)} "
-            f"({number(self.best_value)}) and is {number(self.lost)} worse at the end; {gap}."
-        )
+        best = f"at step {number(self.best_step, 6)} ({number(self.best_value)})"
+        if self.best_step == self.table["x"][-1]:
+            return f"{self.label} {told}: validation is best at its end, {best}; {gap}."
+        return f"{self.label} {told}: validation was best {best} and is {number(self.lost)} worse at the end; {gap}."
 
     def chart(self) -> Chart:
         rows = [
@@ -137,7 +137,8 @@ def overfitting(train: Curve, val: Curve, direction: Direction, *, level: float 
     is_bent = bend.bic_gain > 0
     smooth = median_of_neighbours(sign * values, 3)
     best = int(np.argmin(smooth))
-    lost = max(float(np.median(smooth[-3:]) - smooth[best]), 0.0)
+    # The last few points tell more surely than the last, unless they still improve.
+    lost = max(min(float(np.median(smooth[-3:])), float(smooth[-1])) - float(smooth[best]), 0.0)
     noise = noise_of(values)
     grows = gap[-1] > gap[best] or (is_bent and bend.after > max(bend.before, 0.0))
     table = pl.DataFrame({"x": steps, "train": beside, "val": values, "gap": gap})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy import ndimage
 
+from ckptlake.analytics.arguments import check_count, check_not_huge, check_number
 from ckptlake.analytics.curve import Curve
 from ckptlake.analytics.frames import Floats
 from ckptlake.analytics.libraries import need
@@ -16,6 +18,7 @@ from ckptlake.analytics.wording import plural
 from ckptlake.errors import InvalidInputError, NotEnoughDataError
 
 _WINDOWS_AT_ONCE = 20_000
+_MOST_WINDOW, _MOST_ROBUST = 99_999, 100
 
 
 def ema(curve: Curve, half_life: float) -> Curve:
@@ -31,17 +34,17 @@ def ema(curve: Curve, half_life: float) -> Curve:
         half_life: the distance over which a weight halves, in the unit of the steps.
 
     Raises:
-        InvalidInputError: the half-life is not positive.
+        InvalidInputError: the half-life is not a finite number above 0.
 
     Example:
         >>> ema(Curve.of("a", np.arange(3.0), np.array([4.0, 1.0, 1.0])), half_life=1.0).values.round(3).tolist()
         [4.0, 2.0, 1.429]
     """
-    if not half_life > 0:
-        raise InvalidInputError(f"a half-life is positive, in the unit of the steps; got {half_life}")
+    check_number(half_life, "half_life", above=0.0)
 
     def smooth(steps: Floats, values: Floats) -> Floats:
-        decays = np.exp2(-np.diff(steps, prepend=steps[:1]) / half_life)
+        with np.errstate(over="ignore"):  # a half-life far below the distance of points lets nothing of the past count
+            decays = np.exp2(-np.diff(steps, prepend=steps[:1]) / half_life)
         total = weight = 0.0
         means = []
         for decay, value in zip(decays.tolist(), values.tolist(), strict=True):
@@ -87,7 +90,7 @@ def savitzky_golay(curve: Curve, window: int, degree: int = 2) -> Curve:
         degree: of the polynomial.
 
     Raises:
-        InvalidInputError: the window is even or too narrow for the degree, or the degree is negative.
+        InvalidInputError: the window is even or too narrow for the degree, the degree is negative, or a value is huge.
         NotEnoughDataError: the curve has fewer finite points than the window.
 
     Example:
@@ -96,9 +99,9 @@ def savitzky_golay(curve: Curve, window: int, degree: int = 2) -> Curve:
         [1.0, 2.0, 5.0, 6.0, 10.0]
     """
     _check_window(window)
-    if not 0 <= degree < window:
-        raise InvalidInputError(f"a window of {window} points fits degrees 0 to {window - 1}, got {degree}")
+    check_count(degree, "degree", least=0, most=window - 1)
     _check_enough(curve, window)
+    check_not_huge(curve.finite().values, f"the curve {curve.label!r:.100}")
 
     def smooth(steps: Floats, values: Floats) -> Floats:
         first = np.clip(np.arange(len(steps)) - window // 2, 0, len(steps) - window)
@@ -131,7 +134,7 @@ def lowess(curve: Curve, share: float = 0.1, *, n_robust: int = 3) -> Curve:
         n_robust: how many times points far off are given less weight.
 
     Raises:
-        InvalidInputError: the share is not in that range, or `n_robust` is negative.
+        InvalidInputError: the share is not in that range, `n_robust` is none of 0 to 100, or a value is huge.
         NotEnoughDataError: the share holds fewer than three finite points.
 
     Example:
@@ -139,11 +142,10 @@ def lowess(curve: Curve, share: float = 0.1, *, n_robust: int = 3) -> Curve:
         >>> bool(np.allclose(lowess(line, 0.5).values, line.values))
         True
     """
-    if not 0 < share <= 1 or n_robust < 0:
-        raise InvalidInputError(
-            f"a share lies above 0 and up to 1 and n_robust is not negative; got {share}, {n_robust}"
-        )
-    _check_enough(curve, int(np.ceil(3 / share)))
+    check_number(share, "share", above=0.0, most=1.0)
+    check_count(n_robust, "n_robust", least=0, most=_MOST_ROBUST)
+    _check_enough(curve, math.ceil(3 / max(share, 1e-12)))
+    check_not_huge(curve.finite().values, f"the curve {curve.label!r:.100}")
     smoothers = need("statsmodels.nonparametric.smoothers_lowess", "LOWESS")
 
     def smooth(steps: Floats, values: Floats) -> Floats:
@@ -172,8 +174,9 @@ def _where_finite(curve: Curve, smooth: Callable[[Floats, Floats], Floats]) -> C
 
 
 def _check_window(window: int) -> None:
-    if window < 1 or window % 2 == 0:
-        raise InvalidInputError(f"a window is an odd number of points, got {window}")
+    check_count(window, "window", most=_MOST_WINDOW)
+    if window % 2 == 0:
+        raise InvalidInputError(f"window={window}: an odd number of points is needed, as many on either side")
 
 
 def _check_enough(curve: Curve, fewest: int) -> None:

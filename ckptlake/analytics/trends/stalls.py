@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from ckptlake.analytics.arguments import check_not_huge, check_number
 from ckptlake.analytics.charts import Axis, Chart, line_chart
 from ckptlake.analytics.curve import Curve
 from ckptlake.analytics.results import Result
@@ -79,13 +80,14 @@ def stalls(curve: Curve, *, gap: float = 10.0, slow: float = 1.5) -> Stalls:
         >>> stalls(Curve("a", np.arange(50.0), seconds)).table.select("kind", "first_step", "duration_s").row(0)
         ('gap', 20.0, 31.0)
     """
-    if not (gap > 1 and slow > 1):
-        raise InvalidInputError(f"gap and slow are factors above 1, got {gap} and {slow}")
+    check_number(gap, "gap", above=1.0)
+    check_number(slow, "slow", above=1.0)
     finite = curve.finite()
     if finite.n < FEWEST_POINTS:
         raise NotEnoughDataError(
             f"the run {curve.label!r:.100} has {plural(finite.n, 'point')} with a time: stalls take {FEWEST_POINTS}"
         )
+    check_not_huge(finite.values, f"the curve {curve.label!r:.100}")
     took, made = np.diff(finite.values), np.diff(finite.steps)
     if (took < 0).any():
         back = number(finite.steps[int(np.argmax(took < 0)) + 1], 6)

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 from scipy import stats
 
-from ckptlake.analytics.arguments import check_direction
+from ckptlake.analytics.arguments import check_direction, check_level
 from ckptlake.analytics.curve import Curve, curves_of
 from ckptlake.analytics.frames import Columns
 from ckptlake.analytics.progress import track
@@ -125,6 +125,7 @@ def alarm_rate(found: Verdicts, *, level: float = 0.95) -> AlarmRate:
         >>> alarm_rate(verdicts(frame, "min")).n_alarms
         1
     """
+    check_level(level)
     n_alarms = len(found.alarms)
     ends = stats.binomtest(n_alarms, found.n).proportion_ci(level, "exact")
     interval = Interval(float(ends.low), float(ends.high), level, "Clopper-Pearson")

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ckptlake.errors import InvalidInputError
-from ckptlake.query.analysis.frames import Frames
+from ckptlake.query.analysis.described import Described
+from ckptlake.query.analysis.frames import ABOUT, Frames
 from ckptlake.types import Direction
 
 if TYPE_CHECKING:
@@ -42,19 +43,8 @@ class CurveQuestions(Frames):
         Raises:
             InvalidInputError: there is no such column, or no run has the metric.
         """
-        from ckptlake.analytics.frames import check_columns, label_of, names
-
-        curves = self._curves(metric, x)
-        if by == ():
-            return {"all runs": curves}
-        runs, columns = self.configured(self._described(), by)
-        keys = names(columns)
-        check_columns(runs, keys)
-        labels = {row["curve"]: label_of(keys, [row[key] for key in keys]) for row in runs.to_dicts()}
-        groups: defaultdict[str, list[Curve]] = defaultdict(list)
-        for curve in curves:
-            groups[labels[curve.label]].append(curve)
-        return {label: tuple(found) for label, found in groups.items()}
+        runs = self._named_runs()
+        return by_configuration(self._curves(metric, x, runs), runs, by)
 
     def band(
         self, metric: str, *, by: Columns | None = None, x: str = "step", level: float = 0.95, unit: str = ""
@@ -69,7 +59,7 @@ class CurveQuestions(Frames):
         """Return the area under each curve, over the stretch that all of them cover."""
         from ckptlake.analytics.curves import areas_under
 
-        return areas_under(self._curves(metric, x), x=_AXES.get(x, x), unit=unit)
+        return areas_under(self._curves(metric, x, self._named_runs()), x=_AXES.get(x, x), unit=unit)
 
     def time_to(
         self,
@@ -94,7 +84,8 @@ class CurveQuestions(Frames):
         from ckptlake.analytics.curves import time_to_threshold
 
         better = self.direction(metric, direction)
-        return time_to_threshold(self._curves(metric, x), threshold, better, hold=hold, x=_AXES.get(x, x), unit=unit)
+        curves = self._curves(metric, x, self._named_runs())
+        return time_to_threshold(curves, threshold, better, hold=hold, x=_AXES.get(x, x), unit=unit)
 
     def compare_times(
         self,
@@ -147,28 +138,40 @@ class CurveQuestions(Frames):
         better = self.direction(metric, direction)
         return first_better(groups[first], groups[second], better, labels=(first, second), x=_AXES.get(x, x), unit=unit)
 
-    def _curves(self, metric: str, x: str = "step") -> tuple[Curve, ...]:
+    def _curves(self, metric: str, x: str, runs: Described) -> tuple[Curve, ...]:
         """Return the curve of each run that has one, named as the run, in the order in which runs were started."""
         from ckptlake.analytics.curve import curves_of
         from ckptlake.analytics.curves import elapsed, rescale
 
-        points = self._points(metric)
+        points = self._points(metric, runs)
         if x == "step":
             return curves_of(points, run="curve")
         if x == "time":
             return curves_of(elapsed(points, time="ts"), x="elapsed_s", run="curve")
-        told = rescale(curves_of(points, run="curve"), curves_of(self._points(x), run="curve"))
+        told = rescale(curves_of(points, run="curve"), curves_of(self._points(x, runs), run="curve"))
         for note in told.notes:
             logger.warning("%s over %s: %s", metric, x, note)
         return told.curves
 
-    def _points(self, metric: str) -> DataFrame:
-        names = self._described().select("run_id", "curve")
+    def _points(self, metric: str, runs: Described) -> DataFrame:
+        names = runs.rows.select("run_id", "curve")
         return names.join(self.curves(metric), on="run_id", maintain_order="left_right")
 
-    def _described(self) -> DataFrame:
-        """Return what is told of each run, and its name in `curve`, or its id where another has that name."""
-        import polars as pl
+    def _named_runs(self) -> Described:
+        return self._selected(ABOUT, {}).named()
 
-        name = pl.when(pl.col("name").is_unique()).then(pl.col("name")).otherwise(pl.col("run_id"))
-        return self.described().with_columns(name.alias("curve"))
+
+def by_configuration(curves: tuple[Curve, ...], runs: Described, by: Columns | None) -> dict[str, tuple[Curve, ...]]:
+    """Return curves that are named as their runs, by configuration."""
+    from ckptlake.analytics.frames import check_columns, label_of, names
+
+    if by == ():
+        return {"all runs": curves}
+    rows, columns = runs.grouped(by)
+    keys = names(columns)
+    check_columns(rows, keys)
+    labels = {row["curve"]: label_of(keys, [row[key] for key in keys]) for row in rows.to_dicts()}
+    groups: defaultdict[str, list[Curve]] = defaultdict(list)
+    for curve in curves:
+        groups[labels[curve.label]].append(curve)
+    return {label: tuple(found) for label, found in groups.items()}

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ckptlake.errors import InvalidInputError
+from ckptlake.query.analysis.described import Described
 from ckptlake.query.expressions import Expr
 from ckptlake.query.nodes import View
 from ckptlake.query.vocabulary import metric, param
@@ -24,6 +25,7 @@ ADDED = ("configuration", "curve", "steps_per_s")
 """What analyses add to that."""
 SURROUNDINGS = ("git_commit", "git_branch", "git_dirty", "host", "command", "python", "packages")
 """Where a run was made, as far as it was recorded."""
+_OF_POINTS = ("run_id", "step", "ts", "value")
 
 
 class Frames:
@@ -59,45 +61,49 @@ class Frames:
             InvalidInputError: no run has the metric; the message has the nearest names. Or it has the name of a column
                 that each run has, such as ``name``.
         """
-        return self._one_row_a_run({metric_name: at})
+        return self._one_row_a_run({metric_name: at}).rows
 
     def curves(self, metric_name: str, *columns: str) -> DataFrame:
-        """Return the points of a metric, one row each: `run_id`, `step`, `ts`, `value`, and columns of `values`."""
-        points = self.runs.curves(metric_name).select("run_id", "step", "ts", "value").to_polars()
-        if not columns:
+        """Return the points of a metric, one row each: `run_id`, `step`, `ts`, `value`, and columns of the runs.
+
+        A param that is called as one of those four is the column ``params.<name>``.
+
+        Raises:
+            InvalidInputError: no run has the metric, or there is no such column; the message has the nearest names.
+        """
+        from ckptlake.analytics.frames import check_columns
+
+        points = self.runs.curves(metric_name).select(*_OF_POINTS).to_polars()
+        asked = [name for name in dict.fromkeys(columns) if name not in _OF_POINTS]
+        if not asked:
             return points
-        return points.join(self.described().select("run_id", *columns), on="run_id", how="left", maintain_order="left")
+        runs = self._selected(ABOUT, {}, _OF_POINTS).rows
+        check_columns(runs, asked)
+        return points.join(runs.select("run_id", *asked), on="run_id", how="left", maintain_order="left")
 
     def described(self, columns: Sequence[str] = ABOUT) -> DataFrame:
         """Return one row a run without any result: what it is, and its params."""
-        return self._selected(columns, {})
+        from ckptlake.analytics.frames import names
+
+        return self._selected(names(columns), {}).rows
 
     def params(self, taken: Sequence[str] = ()) -> dict[str, str]:
         """Return the column of each param that these runs have: its name, after ``params.`` where that is taken."""
+        from ckptlake.analytics.frames import names
+
         rows = self.runs._with(View("params")).join(self.runs.select("run_id"), on="run_id", how="semi")
         keys = [row["key"] for row in rows.select("key").distinct().order_by("key").to_dicts()]
-        return {key: f"params.{key}" if key in {*ABOUT, *ADDED, *SURROUNDINGS, *taken} else key for key in keys}
+        return {key: f"params.{key}" if key in {*ABOUT, *ADDED, *SURROUNDINGS, *names(taken)} else key for key in keys}
 
     def direction(self, metric_name: str, given: Direction | None) -> Direction:
         """Return the direction in which a metric is better: the one given, or else the one declared."""
         return self._session.direction(metric_name, given)
 
-    def configured(self, frame: DataFrame, by: Columns | None, *results: str) -> tuple[DataFrame, Columns]:
-        """Return a frame and the columns that tell its configurations apart; by default all params but seeds."""
-        from ckptlake.analytics.insight.space import is_seed
-        from ckptlake.analytics.statistics import group_by_all_except
+    def _grouped_values(self, metric_name: str, at: Reading | None, by: Columns | None) -> tuple[DataFrame, Columns]:
+        """Return one value a run, and the columns that tell configurations apart; by default all params but seeds."""
+        return self._one_row_a_run({metric_name: at}).grouped(by)
 
-        if by is not None:
-            return frame, by
-        columns = list(self.params(results).values())
-        if not columns:
-            raise InvalidInputError(
-                "these runs have no params to tell configurations by: give by=, such as 'experiment'"
-            )
-        seeds = [column for column in columns if is_seed(column)]
-        return group_by_all_except(frame, seeds, params=columns).table, "configuration"
-
-    def _one_row_a_run(self, wanted: Mapping[str, Reading | None], columns: Sequence[str] = ABOUT) -> DataFrame:
+    def _one_row_a_run(self, wanted: Mapping[str, Reading | None], columns: Sequence[str] = ABOUT) -> Described:
         """Return columns of runs, params and results; only those that it takes points for are read off the points."""
         if clash := sorted({"run_id", *columns}.intersection(wanted)):
             raise InvalidInputError(
@@ -105,14 +111,15 @@ class Frames:
                 f"give curves({clash[0]!r}) to ckptlake.analytics.statistics.readings"
             )
         asked = {name: found for name, at in wanted.items() if (found := _asked(name, at)) is not None}
-        frame = self._selected(columns, asked, tuple(wanted))
+        runs = self._selected(columns, asked, tuple(wanted))
+        frame = runs.rows
         for name, at in wanted.items():
             if name not in asked:
                 read = _readings(self.curves(name), name, at)
                 frame = frame.join(read, on="run_id", how="left", maintain_order="left")
             elif _is_best(at):
                 frame = self._with_best_of_finite(frame, name, at)
-        return frame
+        return Described(frame, runs.params)
 
     def _with_best_of_finite(self, frame: DataFrame, name: str, at: Reading | None) -> DataFrame:
         """Return a frame with the best finite values of runs with others too; their summaries do not tell those."""
@@ -127,12 +134,13 @@ class Frames:
         rest = doubtful.drop(name).join(read, on="run_id", how="left").select(frame.columns)
         return frame.select("run_id").join(pl.concat([told, rest]), on="run_id", maintain_order="left")
 
-    def _selected(self, columns: Sequence[str], results: Mapping[str, Expr], taken: Sequence[str] = ()) -> DataFrame:
+    def _selected(self, columns: Sequence[str], results: Mapping[str, Expr], taken: Sequence[str] = ()) -> Described:
         params = {column: param(key) for key, column in self.params([*results, *taken]).items()}
         ordered = dict.fromkeys(["run_id", "started_at", *columns])
         made = [value.alias(column) for column, value in {**params, **results}.items()]
         rows = self.runs.select(*ordered, *made).order_by("started_at", "run_id").to_polars()
-        return rows.select([*columns, *(name for name in rows.columns if name not in ordered)])
+        told = rows.select([*columns, *(name for name in rows.columns if name not in ordered)])
+        return Described(told, tuple(params))
 
 
 def _readings(points: DataFrame, metric_name: str, at: Reading | None) -> DataFrame:

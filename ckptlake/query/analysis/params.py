@@ -82,7 +82,8 @@ class ParamQuestions(Frames):
         """Return the regions of the search space where no run has been."""
         from ckptlake.analytics.insight import unexplored_regions
 
-        return unexplored_regions(self.described(), list(self.params().values()), k=k)
+        runs = self._selected(ABOUT, {})
+        return unexplored_regions(runs.rows, runs.params, k=k)
 
     def insights(self, metric: str, *, direction: Direction | None = None, at: Reading | None = None) -> Insights:
         """Return what matters in these runs: each insight with its evidence, its figures and what to do.
@@ -95,8 +96,9 @@ class ParamQuestions(Frames):
         from ckptlake.analytics.insight import Experiment, insights
 
         curves = self.curves(metric)
-        runs, params = self._with_params(metric, at, (*ABOUT, "host"))
-        runs = runs.join(_speeds(curves), on="run_id", how="left", maintain_order="left")
+        described = self._one_row_a_run({metric: at}, (*ABOUT, "host")).named()
+        params = described.params
+        runs = described.rows.join(_speeds(curves), on="run_id", how="left", maintain_order="left")
         saved = self.runs._with(View("checkpoints")).where(col("status") == "good")
         return insights(
             Experiment(
@@ -105,6 +107,7 @@ class ParamQuestions(Frames):
                 direction=self.direction(metric, direction),
                 params=tuple(name for name in params if runs[name].n_unique() > 1),
                 curves=curves,
+                name="curve",
                 checkpoints=saved.join(self.runs.select("run_id"), on="run_id", how="semi").to_polars(),
                 speed=_SPEED,
                 device="gpu" if "gpu" in params else "host",
@@ -113,8 +116,9 @@ class ParamQuestions(Frames):
 
     def _with_params(
         self, metric: str, at: Reading | None, columns: Sequence[str] = ABOUT
-    ) -> tuple[DataFrame, list[str]]:
-        return self._one_row_a_run({metric: at}, columns), list(self.params((metric,)).values())
+    ) -> tuple[DataFrame, tuple[str, ...]]:
+        runs = self._one_row_a_run({metric: at}, columns)
+        return runs.rows, runs.params
 
 
 def _speeds(curves: DataFrame) -> DataFrame:

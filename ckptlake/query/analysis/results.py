@@ -34,12 +34,7 @@ class ResultQuestions(Frames):
         Args:
             excepted: the params in which repeats differ; by default those that are called seed.
         """
-        from ckptlake.analytics.insight.space import is_seed
-        from ckptlake.analytics.statistics import group_by_all_except
-
-        columns = list(self.params().values())
-        seeds = list(excepted) or [column for column in columns if is_seed(column)]
-        return group_by_all_except(self.described(), seeds, params=columns)
+        return self._selected(ABOUT, {}).configurations(*excepted)
 
     def summarise(
         self,
@@ -70,7 +65,7 @@ class ResultQuestions(Frames):
         """
         from ckptlake.analytics.statistics import summarise
 
-        frame, columns = self.configured(self.values(metric, at), by, metric)
+        frame, columns = self._grouped_values(metric, at, by)
         return summarise(frame, metric, columns, interval=interval, unit=unit)
 
     def outliers(
@@ -79,8 +74,8 @@ class ResultQuestions(Frames):
         """Return the runs that lie far from the others of their configuration."""
         from ckptlake.analytics.statistics import outliers
 
-        frame, columns = self.configured(self.values(metric, at), by, metric)
-        return outliers(frame, metric, by=columns, rule=rule)
+        frame, columns = self._one_row_a_run({metric: at}).named().grouped(by)
+        return outliers(frame, metric, run=("curve", "run_id"), by=columns, rule=rule)
 
     def correlations(
         self, *metrics: str, coefficient: Coefficient = "spearman", correction: Correction = "holm"
@@ -88,10 +83,9 @@ class ResultQuestions(Frames):
         """Return how the last values of metrics and the params that are numbers go along with each other."""
         from ckptlake.analytics.statistics import correlations
 
-        frame = self._one_row_a_run(dict.fromkeys(metrics))
-        kinds = frame.schema
-        numbers = [name for name in self.params(metrics).values() if kinds[name].is_numeric()]
-        return correlations(frame, [*metrics, *numbers], coefficient=coefficient, correction=correction)
+        runs = self._one_row_a_run(dict.fromkeys(metrics))
+        numbers = [name for name in runs.params if runs.rows.schema[name].is_numeric()]
+        return correlations(runs.rows, [*metrics, *numbers], coefficient=coefficient, correction=correction)
 
     def seeds_needed(
         self,
@@ -106,7 +100,7 @@ class ResultQuestions(Frames):
         """Return how many seeds a configuration takes to see a difference of means, from the spread there is."""
         from ckptlake.analytics.statistics import seeds_needed
 
-        frame, columns = self.configured(self.values(metric, at), by, metric)
+        frame, columns = self._grouped_values(metric, at, by)
         return seeds_needed(frame, metric, by=columns, difference=difference, power=power, unit=unit)
 
     def compare(
@@ -146,7 +140,7 @@ class ResultQuestions(Frames):
         """
         from ckptlake.analytics.comparison import compare
 
-        frame, columns = self.configured(self.values(metric, at), by, metric)
+        frame, columns = self._grouped_values(metric, at, by)
         better = self.direction(metric, direction)
         return compare(
             frame, metric, by=columns, pair_by=pair_by, direction=better, test=test, correction=correction,
@@ -183,16 +177,16 @@ class ResultQuestions(Frames):
         """Return whether two configurations have the same mean up to a margin."""
         from ckptlake.analytics.comparison import equivalent
 
-        frame, columns = self.configured(self.values(metric, at), by, metric)
+        frame, columns = self._grouped_values(metric, at, by)
         return equivalent(frame, metric, by=columns, margin=margin, pair_by=pair_by, level=level, unit=unit)
 
     def differences(self, metric: str, *, direction: Direction | None = None, at: Reading | None = None) -> Differences:
         """Return in which params, environment and code these runs differ, by how much each goes along with a metric."""
         from ckptlake.analytics.comparison import differences
 
-        frame = self._one_row_a_run({metric: at}, (*ABOUT, *SURROUNDINGS))
-        columns = ["experiment", *SURROUNDINGS, *self.params((metric,)).values()]
-        return differences(frame, metric, columns=columns, direction=self.direction(metric, direction))
+        runs = self._one_row_a_run({metric: at}, (*ABOUT, *SURROUNDINGS))
+        columns = ["experiment", *SURROUNDINGS, *runs.params]
+        return differences(runs.rows, metric, columns=columns, direction=self.direction(metric, direction))
 
     def pareto(self, objectives: Mapping[str, Direction] | Sequence[str], *, at: Reading | None = None) -> ParetoFront:
         """Return the runs that no other run beats in all objectives.
@@ -203,9 +197,10 @@ class ResultQuestions(Frames):
             at: which value of a run; by default the last.
         """
         from ckptlake.analytics.comparison import pareto
+        from ckptlake.analytics.frames import names
 
-        given = dict(objectives) if isinstance(objectives, Mapping) else dict.fromkeys(objectives)
+        given = dict(objectives) if isinstance(objectives, Mapping) else dict.fromkeys(names(objectives))
         wanted: dict[str, Direction] = {
             name: given[name] or "min" if name in ABOUT else self.direction(name, given[name]) for name in given
         }
-        return pareto(self._one_row_a_run({name: at for name in wanted if name not in ABOUT}), wanted)
+        return pareto(self._one_row_a_run({name: at for name in wanted if name not in ABOUT}).rows, wanted)

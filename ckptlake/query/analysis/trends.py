@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ckptlake.errors import InvalidInputError
-from ckptlake.query.analysis.curves import CurveQuestions
+from ckptlake.query.analysis.curves import CurveQuestions, by_configuration
+from ckptlake.query.analysis.described import Described
 from ckptlake.types import Direction
 
 if TYPE_CHECKING:
@@ -26,13 +27,15 @@ class TrendQuestions(CurveQuestions):
         """Return what each curve does at its end and since when: improving, on a plateau, diverged and more."""
         from ckptlake.analytics.trends import verdicts
 
-        return verdicts(self._points(metric), self.direction(metric, direction), run="curve", unit=unit)
+        return verdicts(
+            self._points(metric, self._named_runs()), self.direction(metric, direction), run="curve", unit=unit
+        )
 
     def slope(self, metric: str, run: str, *, unit: str = "") -> Slope:
         """Return how fast a curve rises or falls in the middle, with an interval that knows of autocorrelation."""
         from ckptlake.analytics.trends import slope
 
-        return slope(self._curve(metric, run), unit=unit)
+        return slope(self._curve(metric, run, self._named_runs()), unit=unit)
 
     def overfitting(
         self, train: str, validation: str, run: str, *, direction: Direction | None = None, unit: str = ""
@@ -48,8 +51,8 @@ class TrendQuestions(CurveQuestions):
         """
         from ckptlake.analytics.trends import overfitting
 
-        better = self.direction(validation, direction)
-        return overfitting(self._curve(train, run), self._curve(validation, run), better, unit=unit)
+        better, runs = self.direction(validation, direction), self._named_runs()
+        return overfitting(self._curve(train, run, runs), self._curve(validation, run, runs), better, unit=unit)
 
     def stalls(self, metric: str, run: str) -> Stalls:
         """Return when a run stood still or went slower, by the times at which it logged a metric."""
@@ -57,8 +60,9 @@ class TrendQuestions(CurveQuestions):
         from ckptlake.analytics.curves import elapsed
         from ckptlake.analytics.trends import stalls
 
-        points = elapsed(self._points(metric), time="ts")
-        return stalls(_named(curves_of(points, value="elapsed_s", run="curve"), self._name_of(run)))
+        runs = self._named_runs()
+        points = elapsed(self._points(metric, runs), time="ts")
+        return stalls(_named(curves_of(points, value="elapsed_s", run="curve"), _name_of(run, runs)))
 
     def forecast(
         self,
@@ -88,8 +92,8 @@ class TrendQuestions(CurveQuestions):
         """
         from ckptlake.analytics.forecasts import forecast_beside
 
-        better, live = self.direction(metric, direction), self._curve(metric, run)
-        finished, groups = self._finished(metric, live.label, by)
+        better = self.direction(metric, direction)
+        live, finished, groups = self._live_and_finished(metric, run, by)
         return forecast_beside(
             live, finished, horizon, groups=groups, direction=better, level=level, unit=unit
         )  # fmt: skip
@@ -108,36 +112,37 @@ class TrendQuestions(CurveQuestions):
         """Return how likely a live run ends better than a target, by default the best end of the others."""
         from ckptlake.analytics.forecasts import should_stop
 
-        better, live = self.direction(metric, direction), self._curve(metric, run)
-        finished, groups = self._finished(metric, live.label, by)
+        better = self.direction(metric, direction)
+        live, finished, groups = self._live_and_finished(metric, run, by)
         return should_stop(
             live, finished, target=target, direction=better, horizon=horizon, groups=groups, unit=unit
         )  # fmt: skip
 
-    def _curve(self, metric: str, run: str) -> Curve:
-        return _named(self._curves(metric), self._name_of(run))
+    def _curve(self, metric: str, run: str, runs: Described) -> Curve:
+        return _named(self._curves(metric, "step", runs), _name_of(run, runs))
 
-    def _name_of(self, run: str) -> str:
-        """Return the name of the curve of a run.
+    def _live_and_finished(self, metric: str, run: str, by: Columns | None) -> tuple[Curve, list[Curve], list[str]]:
+        """Return the curve of a run, those of the finished runs but it, and the configuration of each of them."""
+        runs = self._named_runs()
+        curves = self._curves(metric, "step", runs)
+        live = _named(curves, _name_of(run, runs))
+        done = set(runs.rows.filter(runs.rows["status"] == "finished")["curve"]) - {live.label}
+        groups = by_configuration(curves, runs, by)
+        found = [(curve, label) for label, group in groups.items() for curve in group if curve.label in done]
+        return live, [curve for curve, _ in found], [label for _, label in found]
 
-        Raises:
-            InvalidInputError: there is no such run among these.
-        """
-        runs = self._described()
-        found = runs.filter((runs["run_id"] == run) | (runs["curve"] == run))["curve"].to_list()
-        if not found:
-            raise InvalidInputError(
-                f"there is no run {run!r:.100} among these: give its id, or a name that is its alone"
-            )
-        return str(found[0])
 
-    def _finished(self, metric: str, live: str, by: Columns | None) -> tuple[list[Curve], list[str]]:
-        """Return the curves of the finished runs but one, and the configuration of each."""
-        runs = self._described()
-        done = set(runs.filter(runs["status"] == "finished")["curve"]) - {live}
-        groups = self.curve_groups(metric, by=by)
-        found = [(curve, label) for label, curves in groups.items() for curve in curves if curve.label in done]
-        return [curve for curve, _ in found], [label for _, label in found]
+def _name_of(run: str, runs: Described) -> str:
+    """Return the name of the curve of a run.
+
+    Raises:
+        InvalidInputError: there is no such run among these.
+    """
+    named = (row["curve"] for row in runs.rows.iter_rows(named=True) if run in (row["run_id"], row["curve"]))
+    found = next(named, None)
+    if found is None:
+        raise InvalidInputError(f"there is no run {run!r:.100} among these: give its id, or a name that is its alone")
+    return str(found)
 
 
 def _named(curves: tuple[Curve, ...], name: str) -> Curve:

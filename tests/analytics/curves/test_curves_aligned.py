@@ -78,8 +78,8 @@ def test_the_grid_says_what_it_is() -> None:
         ([], None, "no curve"),
         ([Curve.of("a", np.zeros(1), np.array([np.nan]))], None, "no finite value in a"),
         ([Curve.of("a", np.zeros(1), np.ones(1))] * 2, None, "several curves have the label a"),
-        ([Curve.of("a", np.zeros(1), np.ones(1))], np.array([2.0, 1.0]), "one rising row"),
-        ([Curve.of("a", np.zeros(1), np.ones(1))], np.array([]), "one rising row"),
+        ([Curve.of("a", np.zeros(1), np.ones(1))], np.array([2.0, 1.0]), "a row of finite numbers that rises"),
+        ([Curve.of("a", np.zeros(1), np.ones(1))], np.array([]), "a row of finite numbers that rises"),
     ],
 )
 def test_what_cannot_be_aligned(curves: list[Curve], grid: np.ndarray | None, told: str) -> None:

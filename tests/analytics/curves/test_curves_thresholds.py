@@ -144,7 +144,7 @@ class TestTimeToThreshold:
         [
             ({"threshold": np.nan}, "finite"),
             ({"direction": "down"}, "'min' where lower"),
-            ({"hold": 0}, "at least 1"),
+            ({"hold": 0}, "hold=0: a whole number is needed, 1 or more"),
             ({"level": 95.0}, "between 0 and 1"),
             ({"curves": []}, "any run"),
             ({"curves": [Curve.of("a", np.zeros(0), np.zeros(0))]}, "no points of a"),

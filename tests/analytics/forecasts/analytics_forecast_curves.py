@@ -16,6 +16,27 @@ MEMBERS = {
 }
 
 
+def any_member(name: str, random: np.random.Generator) -> tuple[np.ndarray, int]:
+    """Return the values of a curve of a family at steps 1 to n, of any scale, pace and noise, and how many are seen."""
+    n = int(random.integers(60, 400))
+    t = np.arange(1.0, n + 1)
+    pace, bend, scale = (
+        n * np.exp(random.uniform(np.log(0.06), np.log(0.6))),
+        random.uniform(0.6, 1.6),
+        random.uniform(1, 5),
+    )
+    shape = {
+        "power law": t ** -random.uniform(0.2, 1.2),
+        "exponential": np.exp(-t / pace),
+        "log-power": 1 / (1 + (t / pace) ** bend),
+        "Weibull": np.exp(-((t / pace) ** bend)),
+        "MMF": 1 / (1 + (t / pace) ** bend),
+    }[name]
+    offset = 0 if name == "log-power" else 3
+    noise = np.exp(random.uniform(np.log(0.003), np.log(0.05)))
+    return offset + scale * shape + random.normal(0, noise, n), int(n * random.uniform(0.3, 0.75))
+
+
 def cooled_runs(random: np.random.Generator, groups: int, repeats: int = 1) -> tuple[list[Curve], list[int]]:
     """Return runs of random configurations whose loss drops in the last third, as the learning rate does."""
     done = STEPS / STEPS[-1]

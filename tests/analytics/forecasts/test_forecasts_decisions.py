@@ -54,7 +54,7 @@ class TestTargets:
         ends = calibrate(RUNS, outcomes=[1.0] * len(RUNS))
         with pytest.raises(InvalidInputError, match="where runs end, not when"):
             forecast_step(half(RUNS[0]), 3.0, 64, calibration=ends)
-        with pytest.raises(InvalidInputError, match="finite number, got nan"):
+        with pytest.raises(InvalidInputError, match="target=nan: a finite number"):
             forecast_step(half(RUNS[0]), float("nan"), 64)
 
 
@@ -114,7 +114,7 @@ class TestStopping:
             should_stop(live, [RUNS[1], half(RUNS[2])])
         with pytest.raises(InvalidInputError, match="pass target="):
             should_stop(live, [], horizon=64)
-        with pytest.raises(InvalidInputError, match="got 5"):
+        with pytest.raises(InvalidInputError, match="least_probability=5: a probability"):
             should_stop(live, RUNS, least_probability=5)
         with pytest.raises(NotEnoughDataError):
             should_stop(live.until(5), RUNS)

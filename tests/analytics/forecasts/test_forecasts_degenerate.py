@@ -49,10 +49,33 @@ def test_nan_amid_a_curve_is_counted() -> None:
     assert found.value == pytest.approx(LOSS[-1], abs=1e-3)
 
 
-@pytest.mark.parametrize("horizon", [32.0, 3.0, np.nan, np.inf])
+@pytest.mark.parametrize("horizon", [32.0, 3.0])
 def test_a_horizon_lies_ahead(horizon: float) -> None:
     with pytest.raises(InvalidInputError, match="must be a step later than the last one of 'a', 32"):
         forecast(of(LOSS[:32]), horizon)
+
+
+@pytest.mark.parametrize("horizon", [np.nan, np.inf, True, "64"])
+def test_a_horizon_is_a_number(horizon: float) -> None:
+    with pytest.raises(InvalidInputError, match=f"horizon={horizon!r}: a finite number"):
+        forecast(of(LOSS[:32]), horizon)
+
+
+@pytest.mark.parametrize("seed", [2.5, True, "10", -1])
+def test_a_seed_is_a_whole_number(seed: int) -> None:
+    with pytest.raises(InvalidInputError, match=f"seed={seed!r}: a whole number"):
+        forecast(of(LOSS[:32]), 64, seed=seed)
+
+
+@pytest.mark.parametrize("height", [1e80, 1.7e308])
+def test_values_whose_squares_are_infinite_are_refused(height: float) -> None:
+    high = of(height * (LOSS[:32] / LOSS[0]))
+    with pytest.raises(InvalidInputError, match="curve 'a' has values up to"):
+        forecast(high, 64)
+    with pytest.raises(InvalidInputError, match="the finished run 'a' has values up to"):
+        calibrate([high] * 6, outcomes=[3.0] * 6)
+    with pytest.raises(InvalidInputError, match="the outcome of finished runs has values up to"):
+        calibrate([of(LOSS[:32])] * 6, outcomes=[height] * 6)
 
 
 def test_steps_below_zero_alone_are_refused() -> None:
@@ -62,7 +85,7 @@ def test_steps_below_zero_alone_are_refused() -> None:
 
 @pytest.mark.parametrize("level", [0.0, 1.0, 90.0])
 def test_levels_are_probabilities(level: float) -> None:
-    with pytest.raises(InvalidInputError, match="between 0 and 1"):
+    with pytest.raises(InvalidInputError, match=f"level={level}: a confidence"):
         forecast(of(LOSS[:32]), 64, level=level)
 
 

@@ -247,9 +247,9 @@ class TestImportance:
 
     def test_bad_arguments(self) -> None:
         runs = mixed().runs
-        with pytest.raises(InvalidInputError, match="draws is 1:"):
+        with pytest.raises(InvalidInputError, match="draws=1:"):
             fanova_importance(runs, "loss", draws=1)
-        with pytest.raises(InvalidInputError, match=r"best is 1\.5"):
+        with pytest.raises(InvalidInputError, match=r"best=1\.5"):
             ped_anova_importance(runs, "loss", direction="min", best=1.5)
         with pytest.raises(InvalidInputError, match="'least'"):
             ped_anova_importance(runs, "loss", direction="least")  # type: ignore[arg-type]
@@ -289,7 +289,7 @@ class TestInteractions:
         _, frame = uniform(30, 1)
         with pytest.raises(InvalidInputError, match="'p0' alone varies"):
             interactions(frame.with_columns(loss=pl.col("p0")), "loss")
-        with pytest.raises(InvalidInputError, match="19 or more"):
+        with pytest.raises(InvalidInputError, match="19 to 100,000"):
             interactions(frame, "p0", draws=5)
 
 
@@ -304,7 +304,7 @@ def test_five_hundred_runs_take_seconds() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(3600)
 def test_interactions_of_sums_are_rarely_claimed() -> None:
     """With 19 draws a claim is made in 5 % of experiments without interactions; three standard errors are allowed."""
     n_experiments, claims = 200, 0

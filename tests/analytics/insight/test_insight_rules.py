@@ -71,7 +71,7 @@ class TestExperiment:
         runs = sweep(4, 0)
         with pytest.raises(InvalidInputError, match="did you mean 'loss'"):
             experiment(runs, metric="los")
-        with pytest.raises(InvalidInputError, match="an id twice"):
+        with pytest.raises(InvalidInputError, match="two runs have the same run_id"):
             experiment(pl.concat([runs, runs]))
         with pytest.raises(InvalidInputError, match="direction='down'"):
             experiment(runs, direction="down")
@@ -160,7 +160,7 @@ class TestCheckpoints:
             better_checkpoint(experiment(runs_of(["over", "level"]), curves=curves(series), checkpoints=saved))
         )
         row = found.evidence.row(0, named=True)
-        assert found.evidence["run_id"].to_list() == ["over"]
+        assert found.evidence["run"].to_list() == ["over"]
         assert (row["best_step"], row["last_step"], row["checkpoints"]) == (99, 199, 4)
         assert row["gap"] == pytest.approx(series["over"][199] - series["over"][99])
         turned = {run: -values for run, values in series.items()}
@@ -202,13 +202,47 @@ class TestBudget:
         noise = {run: rng.normal(0, 0.02, 200) for run in ("falls", "level")}
         series = {"falls": 3 - np.arange(200.0) / 100 + noise["falls"], "level": 1 + noise["level"]}
         found = insight(stopped_early(experiment(runs_of(list(series)), curves=curves(series))))
-        assert found.evidence["run_id"].to_list() == ["falls"]
+        assert found.evidence["run"].to_list() == ["falls"]
         assert found.text.startswith("1 of 2 runs still improved")
         up = experiment(runs_of(list(series)), curves=curves(series), direction="max")
         assert isinstance(stopped_early(up), Silence)
 
     def test_without_curves(self) -> None:
         assert "cannot be told" in silence(stopped_early(experiment(runs_of(["a"]))))
+
+
+class TestNames:
+    """Runs are called in insights as they are in verdicts."""
+
+    def told(self, **more: object) -> Experiment:
+        steps, rng = np.arange(200.0), np.random.default_rng(0)
+        overfit = 1 + np.abs(steps - 100) / 100 + rng.normal(0, 0.01, 200)
+        falls = 3 - steps / 100 + rng.normal(0, 0.02, 200)
+        runs = runs_of(["id-1", "id-2", "id-3"]).with_columns(name=pl.Series(["over", "falls", "lost"]))
+        runs = runs.with_columns(loss=pl.Series([2.0, 1.0, NAN]))
+        saved = pl.DataFrame({"run_id": ["id-1"] * 4, "step": [49, 99, 149, 199]})
+        seen = curves({"id-1": overfit, "id-2": falls, "id-3": np.append(falls[:99], NAN)})
+        return experiment(runs, curves=seen, checkpoints=saved, name="name", **more)
+
+    @pytest.mark.parametrize(
+        ("rule", "called"), [(diverged_runs, "lost"), (better_checkpoint, "over"), (stopped_early, "falls")]
+    )
+    def test_names_stand_for_ids(self, rule: Callable[[Experiment], Finding], called: str) -> None:
+        text = insight(rule(self.told())).text
+        assert called in text
+        assert "id-" not in text
+
+    def test_a_column_called_run_does_no_harm(self) -> None:
+        found = self.told()
+        assert found.named(found.runs.with_columns(run=pl.lit(7)))["run"].to_list() == ["over", "falls", "lost"]
+
+    def test_names_must_tell_runs_apart(self) -> None:
+        with pytest.raises(InvalidInputError, match="two runs have the same name"):
+            experiment(runs_of(["a", "b"]).with_columns(name=pl.lit("one")), name="name")
+
+    def test_ids_of_another_kind_are_refused(self) -> None:
+        with pytest.raises(InvalidInputError, match="run_id is Int64 in checkpoints, String in the runs"):
+            experiment(runs_of(["a"]), checkpoints=pl.DataFrame({"run_id": [1], "step": [1]}))
 
 
 class TestEffects:
@@ -261,7 +295,7 @@ class TestSpeed:
 
     def test_a_slow_twin(self) -> None:
         found = insight(slow_runs(experiment(self.speeds(2.3))))
-        assert found.evidence["run_id"].to_list() == ["r7"]
+        assert found.evidence["run"].to_list() == ["r7"]
         assert found.evidence["times_slower"][0] == pytest.approx(2.3, rel=0.1)
         assert "its 4 twins on A100" in found.text
         assert "slower than its twins" in silence(slow_runs(experiment(self.speeds(1.0))))
@@ -353,7 +387,7 @@ def with_level_curves(seed: int) -> Experiment:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize(
     ("rule", "made", "told", "low", "high"),
     [
@@ -369,6 +403,29 @@ def test_chance_is_rarely_an_insight(
     rule: Callable[[Experiment], Finding], made: Callable[[int], Experiment], told: str, low: float, high: float
 ) -> None:
     assert low <= share_of(rule, made, 2000, told) <= high
+
+
+def sweep_where_batch_size_explains(share: float, n: int, seed: int) -> pl.DataFrame:
+    """Return a sweep over lr, which does nothing, and the batch size, which explains that share of the variance."""
+    runs = sweep(n, seed).select("run_id", "lr", "batch_size", "loss")
+    rise = (pl.col("batch_size").log(2) - 6.5) / np.sqrt(1.25)  # four sizes as often, so that its variance is one
+    return runs.with_columns(loss=pl.col("loss") + rise * np.sqrt(share / (1 - share)))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_a_large_effect_is_rarely_called_none() -> None:
+    """The rule speaks of ranks, of which an effect explains a little less than of values."""
+    many = sweep_where_batch_size_explains(0.15, 200_000, 0)
+    sizes = np.unique(many["batch_size"].to_numpy(), return_inverse=True)[1]
+    assert explained_by(stats.rankdata(many["loss"].to_numpy()), sizes, level=0.95)[0] >= 0.14
+    n_said, n_sweeps = {0.0: 0, 0.15: 0}, 2000
+    for share in n_said:
+        for seed in range(n_sweeps):
+            found = no_visible_effect(experiment(sweep_where_batch_size_explains(share, 100, seed)))
+            n_said[share] += isinstance(found, Insight) and "batch_size" in found.evidence["param"]
+    assert n_said[0.15] <= 0.05 * n_sweeps
+    assert n_said[0.0] >= 0.8 * n_sweeps
 
 
 @pytest.mark.slow

@@ -72,7 +72,7 @@ class TestResponse:
     def test_what_cannot_be_looked_at(self) -> None:
         with pytest.raises(InvalidInputError, match="'depth' cannot be looked at"):
             response(sweep().drop("run_id"), "loss", "depth")
-        with pytest.raises(InvalidInputError, match="points is 1"):
+        with pytest.raises(InvalidInputError, match="points=1"):
             response(sweep(), "loss", "lr", points=1)
 
 
@@ -147,7 +147,7 @@ class TestSuggestions:
         assert vl_convert.vegalite_to_png(json.dumps(found.chart().spec)).startswith(b"\x89PNG")
 
     def test_bad_arguments(self, runs: pl.DataFrame) -> None:
-        with pytest.raises(InvalidInputError, match="k is 0"):
+        with pytest.raises(InvalidInputError, match="k=0"):
             suggestions(runs, "loss", direction="min", k=0)
         with pytest.raises(NotEnoughDataError, match="3 runs"):
             suggestions(runs.head(3), "loss", direction="min")
@@ -197,5 +197,5 @@ class TestRegions:
             unexplored_regions(sweep(1))
         with pytest.raises(InvalidInputError, match="no param varies"):
             unexplored_regions(pl.DataFrame({"a": [1, 1]}))
-        with pytest.raises(InvalidInputError, match="k is 0"):
+        with pytest.raises(InvalidInputError, match="k=0"):
             unexplored_regions(sweep(), k=0)

@@ -104,7 +104,7 @@ class TestOutliers:
     def test_without_outliers_it_says_so(self) -> None:
         found = outliers(pl.DataFrame({"run_id": ["a", "b", "c"], "v": [1.0, 1.0, 1.0]}), "v")
         assert found.notes == ("all runs: not judged, all values are equal",)
-        assert found.sentence().startswith("No outlier among 0 runs")
+        assert found.sentence().startswith("No run can be judged: all runs: not judged, all values are equal")
         assert (
             outliers(pl.DataFrame({"run_id": [], "v": []}, schema={"run_id": pl.String, "v": pl.Float64}), "v").n == 0
         )
@@ -259,7 +259,7 @@ class TestPower:
         assert found.interval.low == seeds_for_power(0.01, factor * found.std_first, factor * found.std_second)
         assert found.seeds in found.interval
         assert found.notes == ("opt=adam: left out 1 NaN or infinite of 4 values",)
-        assert "takes 17 seeds each; 95 % interval 7 to" in found.sentence()
+        assert "takes 17 seeds each (95 % interval 7 to" in found.sentence()
         drawn = [row["power"] for row in found.chart().spec["data"]["values"]]
         assert drawn == sorted(drawn)
 

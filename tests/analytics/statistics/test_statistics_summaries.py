@@ -73,7 +73,7 @@ class TestSummaries:
         assert found.parts[1].sentence() == "lr=2: no finite value, 0 NaN or infinite, 1 missing."
         assert found.notes == (
             "lr=1: left out 1 NaN or infinite of 3 values",
-            "lr=2: left out 1 missing of 1 values",
+            "lr=2: left out 1 missing of 1 value",
         )
         assert found.table["mean"].to_list() == [2.0, None]
 
@@ -87,7 +87,7 @@ class TestSummaries:
         found = summary(Sample("a", values), interval=BCa("iqm", resamples=500))
         assert found.estimate == stats.trim_mean(values, 0.25)
         assert found.interval == BCa("iqm", resamples=500).of(values)
-        assert found.method == "iqm, bootstrap BCa, 500 resamples"
+        assert found.method == "iqm, expanded bootstrap BCa, 500 resamples"
         assert found.checks[0].holds
 
     def test_huge_and_tiny_values_have_figures(self) -> None:

@@ -19,6 +19,8 @@ from ckptlake.analytics.statistics import (
     probability_of_improvement,
     profile_of,
 )
+from ckptlake.analytics.statistics.resampling import stratified_interval
+from ckptlake.analytics.statistics.shares import pairs_won_interval, share_interval
 from ckptlake.errors import InvalidInputError, NotEnoughDataError
 
 SCORES = st.lists(st.floats(-5, 5).map(lambda value: round(value, 1)), min_size=2, max_size=8)
@@ -41,6 +43,18 @@ def drawn(rng: np.random.Generator, runs: int, tasks: int, shift: float = 0.0) -
 TWO = frame_of({"a": drawn(np.random.default_rng(0), 10, 4, 1.0), "b": drawn(np.random.default_rng(1), 10, 4)})
 
 
+def freedom(tasks: list[np.ndarray]) -> float:
+    """Return Satterthwaite's degrees of freedom of an interquartile mean of all, by leaving out each score."""
+    variances = []
+    for k, task in enumerate(tasks):
+        left = [
+            stats.trim_mean(np.concatenate([*tasks[:k], np.delete(task, at), *tasks[k + 1 :]]), 0.25)
+            for at in range(len(task))
+        ]
+        variances.append(np.var(left) * (len(task) - 1))
+    return sum(variances) ** 2 / sum(v**2 / (len(task) - 1) for v, task in zip(variances, tasks, strict=True))
+
+
 class TestAggregates:
     def test_they_are_those_of_plain_loops(self) -> None:
         for alg, part in TWO.partition_by("alg", as_dict=True).items():
@@ -57,7 +71,7 @@ class TestAggregates:
                 estimates = {each.label: each.estimate for each in found.parts}
                 assert estimates[alg[0]] == pytest.approx(value)
 
-    def test_the_interval_is_that_of_a_plain_stratified_bootstrap(self) -> None:
+    def test_the_interval_is_that_of_a_plain_stratified_bootstrap_expanded(self) -> None:
         part = TWO.filter(pl.col("alg") == "a")
         tasks = [each["score"].to_numpy() for each in part.partition_by("task")]
         rng = np.random.default_rng(99)
@@ -68,7 +82,12 @@ class TestAggregates:
         (found,) = over_tasks(part, "score", by="alg", task="task").parts
         assert found.interval is not None
         ends = (found.interval.low, found.interval.high)
-        assert ends == pytest.approx(np.quantile(draws, [0.025, 0.975]), abs=0.08 * found.interval.width)
+        farther = np.sqrt(10 / 9) * stats.t.ppf(0.975, freedom(tasks)) / stats.norm.ppf(0.975)
+        plain = np.quantile(draws, [0.025, 0.975])
+        assert ends == pytest.approx(
+            found.estimate + farther * (plain - found.estimate), abs=0.08 * found.interval.width
+        )
+        assert found.interval.method == "expanded stratified bootstrap BCa, 10,000 resamples"
 
     def test_it_reads_as_a_row_and_a_sentence(self) -> None:
         found = over_tasks(TWO, "score", by="alg", task="task")
@@ -96,6 +115,15 @@ class TestAggregates:
         with pytest.raises(InvalidInputError, match="'min' where lower"):
             OptimalityGap(1.0, "up")  # type: ignore[arg-type]
 
+    def test_what_is_at_no_distance_from_a_target_is_told(self) -> None:
+        with pytest.raises(InvalidInputError, match="scores have NaN"):
+            OptimalityGap().of(np.array([0.5, np.nan]))
+        with pytest.raises(InvalidInputError, match="values up to 1e"):
+            OptimalityGap().of(np.array([0.5, 1e300]))
+        for target in (float("nan"), 1.7e308):
+            with pytest.raises(InvalidInputError, match="target="):
+                OptimalityGap(target)
+
 
 class TestImprovement:
     @given(SCORES, SCORES)
@@ -106,25 +134,36 @@ class TestImprovement:
         u = stats.mannwhitneyu(first, second, method="asymptotic" if len({*first, *second}) > 1 else "exact").statistic
         assert found == pytest.approx(u / (len(first) * len(second)))
 
-    def test_the_interval_is_that_of_a_plain_stratified_bootstrap(self) -> None:
+    def test_of_many_runs_the_interval_is_that_of_a_plain_stratified_bootstrap(self) -> None:
+        many = {"a": drawn(np.random.default_rng(2), 60, 4, 0.5), "b": drawn(np.random.default_rng(3), 60, 4)}
         options = {"by": "alg", "task": "task", "first": "a", "second": "b"}
-        found = probability_of_improvement(TWO, "score", direction="max", **options)
-        parts = {key: part["score"].to_numpy() for key, part in TWO.partition_by("alg", "task", as_dict=True).items()}
+        found = probability_of_improvement(frame_of(many), "score", direction="max", **options)
         rng = np.random.default_rng(5)
         draws = []
         for _ in range(2000):
-            shares = [
-                np.mean([rng.choice(parts["a", t], 10)[:, None] > rng.choice(parts["b", t], 10)])
-                for t in ("t0", "t1", "t2", "t3")
-            ]
+            shares = [np.mean(rng.choice(many["a"][t], 60)[:, None] > rng.choice(many["b"][t], 60)) for t in many["a"]]
             draws.append(np.mean(shares))
         assert found.interval is not None
         ends = (found.interval.low, found.interval.high)
-        assert ends == pytest.approx(np.quantile(draws, [0.025, 0.975]), abs=0.08 * found.interval.width)
+        assert ends == pytest.approx(np.quantile(draws, [0.025, 0.975]), abs=0.1 * found.interval.width)
         assert found.probability == pytest.approx(np.mean(list(found.by_task.values())))
 
+    def test_where_every_pair_is_won_the_interval_still_has_a_width(self) -> None:
+        scores = {"a": {"x": [3.0, 4.0, 5.0], "y": [3.0, 4.0]}, "b": {"x": [1.0, 2.0], "y": [0.0, 1.0]}}
+        options = {"by": "alg", "task": "task", "first": "a", "second": "b"}
+        found = probability_of_improvement(frame_of(scores), "score", direction="max", **options)
+        assert found.interval is not None
+        assert found.probability == found.interval.high == 1.0
+        assert 0.4 < found.interval.low < 0.9
+
+    @pytest.mark.parametrize(("first", "message"), [([], "the first sample is empty"), ([np.nan], "has NaN")])
+    def test_pairs_take_a_value_of_each(self, first: list[float], message: str) -> None:
+        with pytest.raises(InvalidInputError, match=message):
+            probability_above(np.array(first), np.array([1.0]))
+        assert probability_above(np.array([np.inf, 1.7e308]), np.array([-1.7e308, np.inf])) == 0.625
+
     def test_the_direction_turns_it_around(self) -> None:
-        options = {"by": "alg", "task": "task", "first": "a", "second": "b", "resamples": 100}
+        options = {"by": "alg", "task": "task", "first": "a", "second": "b"}
         large = probability_of_improvement(TWO, "score", direction="max", **options)
         small = probability_of_improvement(TWO, "score", direction="min", **options)
         assert large.probability > 0.6
@@ -155,12 +194,36 @@ class TestProfiles:
         assert inside.item() == 1
         assert found.sentence().startswith("Scores above" if direction == "max" else "Scores below")
 
-    def test_bands_have_the_width_of_binomial_shares(self) -> None:
-        scores = np.random.default_rng(0).normal(size=400)
+    @pytest.mark.parametrize("n", [2, 5, 40])
+    def test_bands_of_one_task_are_the_score_intervals_of_scipy(self, n: int) -> None:
+        scores = np.random.default_rng(0).normal(size=n)
         frame = pl.DataFrame({"alg": "a", "task": "x", "score": scores})
-        found = performance_profiles(frame, "score", by="alg", task="task", direction="max", thresholds=[0.0])
-        share, low, high = found.table.select("share", "low", "high").row(0)
-        assert high - low == pytest.approx(2 * 1.96 * np.sqrt(share * (1 - share) / 400), rel=0.1)
+        where = {"by": "alg", "task": "task"}
+        found = performance_profiles(frame, "score", **where, direction="max", thresholds=[-9.0, 0.0, 9.0], level=0.9)
+        for at, low, high in found.table.select("threshold", "low", "high").rows():
+            theirs = stats.binomtest(int((scores > at).sum()), n).proportion_ci(0.9, "wilson")
+            assert (low, high) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+
+    def test_bands_are_narrower_where_tasks_differ(self) -> None:
+        widths = []
+        for shift in (0.0, 1.5, 5.0):
+            tasks = {"x": [-1.0, 1.0, -1.0, 1.0, 1.0, -1.0], "y": [-1.0, 1.0, -1.0, 1.0, 1.0, -1.0]}
+            tasks = {"x": [value - shift for value in tasks["x"]], "y": [value + shift for value in tasks["y"]]}
+            where = {"by": "alg", "task": "task"}
+            found = performance_profiles(frame_of({"a": tasks}), "score", **where, direction="max", thresholds=[0.0])
+            widths.append(found.table.select(pl.col("high") - pl.col("low")).item())
+        assert widths[0] > widths[1] == widths[2] > 0.1
+
+    def test_thresholds_of_huge_scores_do_not_overflow(self) -> None:
+        frame = frame_of({"a": {"x": [-1.7e308, 1.7e308, 0.0]}})
+        found = performance_profiles(frame, "score", by="alg", task="task", direction="max").table
+        assert found["threshold"].is_finite().all()
+        assert found["share"][0] == pytest.approx(2 / 3)
+
+    @pytest.mark.parametrize(("scores", "at"), [([], [1.0]), ([np.nan], [1.0]), ([1.0], [np.nan])])
+    def test_what_has_no_share_is_told(self, scores: list[float], at: list[float]) -> None:
+        with pytest.raises(InvalidInputError, match=r"no scores|NaN"):
+            profile_of(np.array(scores), np.array(at))
 
     def test_bad_thresholds_are_told(self) -> None:
         with pytest.raises(InvalidInputError, match="list of finite scores"):
@@ -168,22 +231,45 @@ class TestProfiles:
 
 
 @pytest.mark.slow
-def test_stratified_intervals_cover() -> None:
-    """Twenty runs on each of five tasks; the truth is that of a million runs."""
-    truth = stats.trim_mean(np.concatenate(list(drawn(np.random.default_rng(1), 200_000, 5).values())), 0.25)
+@pytest.mark.parametrize(("tasks", "runs"), [(1, 5), (3, 5), (5, 5), (5, 10), (26, 5)])
+def test_expanded_intervals_over_tasks_hold(tasks: int, runs: int) -> None:
+    """The truth is the figure of a million runs; the tasks vary differently."""
+    spreads = np.resize([0.5, 1.0, 2.0], tasks)[:, None]
+
+    def scores(rng: np.random.Generator, n: int) -> np.ndarray:
+        return np.arange(tasks)[:, None] / 2 + spreads * rng.normal(size=(tasks, n))
+
     rng = np.random.default_rng(11)
-    held = {"iqm": 0, "improvement": 0, "profile": 0}
-    simulations = 2000
-    options = {"by": "alg", "task": "task", "resamples": 1000}
-    above = float(np.mean([stats.norm.sf(2.5 - task) for task in range(5)]))
-    better = stats.norm.cdf(0.5 / np.sqrt(2))
-    for seed in range(simulations):
-        frame = frame_of({"a": drawn(rng, 20, 5), "b": drawn(rng, 20, 5, 0.5)})
-        iqm = over_tasks(frame.filter(pl.col("alg") == "a"), "score", seed=seed, **options).parts[0].interval
-        won = probability_of_improvement(frame, "score", direction="max", first="b", second="a", seed=seed, **options)
-        profile = performance_profiles(frame, "score", direction="max", thresholds=[2.5], seed=seed, **options).table
-        held["iqm"] += truth in iqm
-        held["improvement"] += better in won.interval
-        held["profile"] += profile["low"][0] <= above <= profile["high"][0]
-    shares = {name: count / simulations for name, count in held.items()}
-    assert all(0.93 < share < 0.97 for share in shares.values()), shares
+    for figure in (InterquartileMean(), Mean(), OptimalityGap(1.0)):
+        truth = float(figure.of(scores(np.random.default_rng(1), 1_000_000 // tasks).ravel()))
+        held = 0
+        for seed in range(2000):
+            found = stratified_interval(list(scores(rng, runs)), figure.of, resamples=500, seed=seed)
+            held += truth in found
+        assert 0.93 < held / 2000 < 0.97, figure
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("tasks", "runs"), [(1, 5), (3, 5), (5, 5), (5, 10), (26, 5)])
+def test_intervals_of_pairs_won_hold(tasks: int, runs: int) -> None:
+    rng = np.random.default_rng(12)
+    for shifts in ([0.0], [1.0], [2.0], [0.0, 2.0]):
+        apart = np.resize(shifts, tasks)
+        truth = float(stats.norm.cdf(apart / np.sqrt(2)).mean())
+        held = 0
+        for _ in range(2000):
+            first, second = rng.normal(size=(tasks, runs)) + apart[:, None], rng.normal(size=(tasks, runs))
+            won = [probability_above(ours, theirs) for ours, theirs in zip(first, second, strict=True)]
+            low, high = pairs_won_interval(won, [(runs, runs)] * tasks, 0.95)
+            held += low <= truth <= high
+        assert 0.925 < held / 2000 < 0.98, shifts
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("tasks", "runs"), [(1, 10), (3, 5), (5, 5), (5, 10), (26, 5)])
+def test_profile_bands_hold_on_average_over_shares(tasks: int, runs: int) -> None:
+    """Counts jump, so that no interval of a share holds the same everywhere (Agresti and Coull 1998)."""
+    rng = np.random.default_rng(13)
+    truths = np.clip(rng.uniform(0.02, 0.98, 4000) + rng.normal(0, 0.1, (tasks, 4000)), 0.0, 1.0)
+    low, high = share_interval(rng.binomial(runs, truths) / runs, [runs] * tasks, 0.95)
+    assert 0.93 < np.mean((low <= truths.mean(0)) & (truths.mean(0) <= high)) < 0.97

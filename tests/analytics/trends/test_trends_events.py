@@ -67,6 +67,13 @@ class TestOverfitting:
         with pytest.raises(InvalidInputError, match="'min' where lower"):
             overfitting(train, val, "down")  # type: ignore[arg-type]
 
+    def test_what_is_best_at_its_end_is_no_worse_there(self) -> None:
+        steps = np.arange(0.0, 1000.0, 50)
+        falls = Curve("run", steps, 3 + 4 / (steps + 100))
+        found = overfitting(falls, falls, "min")
+        assert (found.lost, found.best_step, found.overfits) == (0.0, 950.0, False)
+        assert "is best at its end, at step 950" in found.sentence()
+
     @given(st.integers(6, 40), st.floats(-5, 5), st.floats(-5, 5), st.integers(0, 100))
     def test_two_lines_are_found_where_they_meet(self, n: int, before: float, change: float, seed: int) -> None:
         steps = np.sort(np.random.default_rng(seed).uniform(0, 100, n))
@@ -87,7 +94,7 @@ class TestChangePoints:
         assert found.steps == pytest.approx((1000.0, 2500.0), abs=20)
         assert found.table["mean"].to_list() == pytest.approx([1.0, 3.0, 2.0], abs=0.1)
         assert found.table["points"].sum() == 500
-        assert found.sentence().startswith("run: the mean jumps 2 times, at step 1,000 and 2,500")
+        assert found.sentence().startswith("run: the mean jumps 2 times, at steps 1,000 and 2,500")
 
     @pytest.mark.parametrize("coefficient", [0.0, 0.5, 0.8])
     def test_noise_seldom_jumps(self, coefficient: float) -> None:
@@ -106,7 +113,7 @@ class TestChangePoints:
             change_points(Curve("run", np.arange(9.0), np.ones(9)))
         with pytest.raises(InvalidInputError, match="at most 20,000"):
             change_points(Curve("run", np.arange(20_001.0), np.ones(20_001)))
-        with pytest.raises(InvalidInputError, match="positive"):
+        with pytest.raises(InvalidInputError, match=r"penalty=-1\.0: a finite number is needed, above 0"):
             change_points(Curve("run", np.arange(20.0), np.ones(20)), penalty=-1.0)
 
     def test_without_ruptures_it_says_what_to_install(self, monkeypatch: pytest.MonkeyPatch) -> None:

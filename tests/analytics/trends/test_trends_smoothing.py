@@ -90,10 +90,10 @@ def test_a_million_points() -> None:
 @pytest.mark.parametrize(
     ("call", "told"),
     [
-        (lambda: ema(EVEN, 0.0), "half-life is positive"),
-        (lambda: rolling_median(EVEN, 4), "odd number of points, got 4"),
-        (lambda: savitzky_golay(EVEN, 3, 3), "fits degrees 0 to 2, got 3"),
-        (lambda: lowess(EVEN, 1.5), "above 0 and up to 1"),
+        (lambda: ema(EVEN, 0.0), "half_life=0.0: a finite number is needed, above 0"),
+        (lambda: rolling_median(EVEN, 4), "window=4: an odd number"),
+        (lambda: savitzky_golay(EVEN, 3, 3), "degree=3: a whole number is needed, 0 to 2"),
+        (lambda: lowess(EVEN, 1.5), "share=1.5: a finite number is needed, above 0, at most 1"),
     ],
 )
 def test_what_cannot_be(call: Callable[[], Curve], told: str) -> None:

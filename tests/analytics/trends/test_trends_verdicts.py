@@ -15,6 +15,7 @@ from scipy import signal
 
 from ckptlake.analytics.curve import Curve
 from ckptlake.analytics.trends import ALARMS, Limits, alarm_rate, verdict, verdicts
+from ckptlake.analytics.trends.excursions import memory_of, noise_of
 from ckptlake.analytics.trends.judging import not_finite_from
 from ckptlake.analytics.trends.tails import swing_of
 from ckptlake.errors import InvalidInputError, NotEnoughDataError
@@ -90,9 +91,25 @@ def overflow(rng: Rng) -> tuple[np.ndarray, int]:
     return broken, onset + (N - onset) // 2
 
 
+def climb_and_stay(rng: Rng) -> tuple[np.ndarray, int]:
+    """It climbs to a level ten standard deviations of its noise higher, at once or over half of what is left."""
+    onset = onset_of(rng)
+    fall = 3 + rng.uniform(0, 0.4) * np.arange(1.0, N + 1) ** -0.5
+    rise = 10 * 0.02 * np.minimum(np.arange(1.0, N - onset + 1) / rng.uniform(1, (N - onset) / 2), 1)
+    return after(fall + rng.normal(0, 0.02, N), onset, rise), onset
+
+
+def climb_to_nan(rng: Rng) -> tuple[np.ndarray, int]:
+    """As that, and NaN in the end."""
+    broken, onset = climb_and_stay(rng)
+    lost = int(rng.integers(onset + (N - onset) // 2, N))
+    broken[lost:] = np.nan
+    return broken, lost
+
+
 DIVERGENCES: list[Callable[[Rng], tuple[np.ndarray, int]]] = [
     slow_blow_up, exponential_blow_up, jump_and_stay, to_log_vocabulary, growing_oscillation, nan_for_good,
-    infinite_for_good, overflow,
+    infinite_for_good, overflow, climb_and_stay, climb_to_nan,
 ]  # fmt: skip
 
 
@@ -108,7 +125,7 @@ def test_divergences_are_found_with_their_onset(shape: Callable[[Rng], tuple[np.
             lateness.append(found.step - onset)
     assert n_found >= 0.98 * n_runs
     late = np.array(lateness)
-    if shape in (nan_for_good, infinite_for_good, overflow):
+    if shape in (nan_for_good, infinite_for_good, overflow, climb_to_nan):
         assert (late == 0).all()
     if shape is jump_and_stay:
         assert (np.abs(late) <= 1).all()
@@ -126,6 +143,29 @@ def test_healthy_curves_of_many_kinds_raise_no_alarm() -> None:
             found = verdict(Curve("run", np.arange(float(n)), values), "min")
             n_alarms, n_runs = n_alarms + (found.kind in ALARMS), n_runs + 1
     assert n_alarms <= 0.01 * n_runs
+
+
+def departures(rng: Rng, n: int, coefficient: float, falls: bool, n_curves: int) -> float:
+    """Return the share of curves without a departure of their own that are called diverged or spiked."""
+    kinds = []
+    for _ in range(n_curves):
+        noise = signal.lfilter([np.sqrt(1 - coefficient**2)], [1, -coefficient], rng.standard_normal(n + 200))[200:]
+        fall = rng.uniform(1, 60) * np.arange(1.0, n + 1) ** -rng.uniform(0.2, 0.8) if falls else 0.0
+        kinds.append(verdict(Curve("run", np.arange(float(n)), noise + fall), "min").kind)
+    return (kinds.count("diverged") + kinds.count("recovered")) / n_curves
+
+
+def test_wandering_noise_is_no_departure() -> None:
+    assert departures(np.random.default_rng(0), 200, 0.9, False, 300) <= 0.05
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("falls", [False, True], ids=["level", "falling"])
+@pytest.mark.parametrize("coefficient", [0.0, 0.5, 0.9])
+@pytest.mark.parametrize("n", [200, 1000, 5000])
+def test_first_order_noise_is_rarely_a_departure(n: int, coefficient: float, falls: bool) -> None:
+    assert departures(np.random.default_rng(n), n, coefficient, falls, 2000) <= 0.05
 
 
 @pytest.mark.parametrize("metric", ["val_loss", "train_loss"])
@@ -356,7 +396,33 @@ def test_noise_seldom_looks_like_an_oscillation(coefficient: float) -> None:
     assert sum(swing_of(values) is not None for values in noise) <= 0.02 * 500
 
 
-@pytest.mark.parametrize("told", [{"noise": 0.0}, {"level": 95.0}, {"lost_share": float("nan")}, {"spike_share": -0.1}])
+@pytest.mark.parametrize("coefficient", [0.0, 0.5, 0.9])
+def test_noise_is_as_wide_as_it_wanders_whatever_the_curve_does(coefficient: float) -> None:
+    rng = np.random.default_rng(1)
+    found = []
+    for _ in range(100):
+        noise = signal.lfilter([np.sqrt(1 - coefficient**2)], [1, -coefficient], rng.standard_normal(1200))[200:]
+        fall = 60 * np.arange(1.0, 1001) ** -0.5
+        fall[700:] += 10  # no part of the noise
+        found.append((noise_of(noise + fall), memory_of(noise + fall)))
+    assert np.median(found, axis=0) == pytest.approx((1.0, coefficient), abs=0.1)
+
+
+@given(st.integers(0, 400), st.floats(1e-3, 1e3))
+def test_noise_has_the_unit_of_the_values_and_a_constant_none(n: int, scale: float) -> None:
+    values = np.random.default_rng(n).normal(size=n)
+    assert noise_of(scale * values) == pytest.approx(scale * noise_of(values), rel=1e-9)
+    assert memory_of(scale * values) == pytest.approx(memory_of(values), rel=1e-9)
+    assert noise_of(np.full(n, scale)) <= 1e-12 * scale
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"noise": 0.0}, {"level": 95.0}, {"lost_share": float("nan")}, {"spike_share": -0.1}, {"noise": True},
+        {"plateau_share": "0.1"}, {"noise": np.inf},
+    ],
+)  # fmt: skip
 def test_limits_that_cannot_be(told: dict[str, float]) -> None:
     with pytest.raises(InvalidInputError, match=rf"{next(iter(told))}="):
         Limits(**told)

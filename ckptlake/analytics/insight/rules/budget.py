@@ -30,14 +30,14 @@ def stopped_early(experiment: Experiment) -> Finding:
     ]
     corrected = adjusted(p).tolist()
     rows = [
-        {"run_id": verdict.label, "points": verdict.n, "p": chance, "seen": verdict.sentence()}
+        {"run": verdict.label, "points": verdict.n, "p": chance, "seen": verdict.sentence()}
         for verdict, chance in zip(found, corrected, strict=True)
         if chance <= ALPHA
     ]
     if not rows:
         return Silence(_RULE, f"none of {plural(len(found), 'curve')} visibly improved over its last quarter")
     evidence = pl.DataFrame(rows).sort("p", maintain_order=True)
-    runs = listing(evidence["run_id"].to_list())
+    runs = listing(evidence["run"].to_list())
     text = (
         f"{len(rows):,} of {plural(len(found), 'run')} still improved over the last quarter before the end: {runs} "
         f"({p_value(max(evidence['p']))} or less each, corrected for {plural(len(found), 'curve')})."

@@ -33,11 +33,12 @@ def better_checkpoint(experiment: Experiment) -> Finding:
     if experiment.checkpoints is None or experiment.curves is None:
         return Silence(_RULE, "cannot be told without curves and checkpoints")
     curves = {curve.label: curve for curve in experiment.curve_of_each_run()}
-    steps = experiment.checkpoints.drop_nulls("step").group_by("run_id", maintain_order=True).agg(pl.col("step").sort())
+    saved = experiment.named(experiment.checkpoints.select("run_id", "step").drop_nulls())
+    steps = saved.group_by("run", maintain_order=True).agg(pl.col("step").sort())
     rows = [
         row
         for run, at in steps.iter_rows()
-        if str(run) in curves and (row := _against_last(experiment, curves[str(run)], np.array(at, np.float64)))
+        if run in curves and (row := _against_last(experiment, curves[run], np.array(at, np.float64)))
     ]
     if not rows:
         return Silence(
@@ -51,7 +52,7 @@ def better_checkpoint(experiment: Experiment) -> Finding:
             _RULE, f"in none of {plural(len(rows), 'run')} a checkpoint is better than the last beyond noise"
         )
     told = [
-        f"{row['run_id']} at step {number(row['best_step'])} ({number(row['best'])} against {number(row['last'])} at "
+        f"{row['run']} at step {number(row['best_step'])} ({number(row['best'])} against {number(row['last'])} at "
         f"the last, {p_value(row['p'])})"
         for row in better.iter_rows(named=True)
     ]
@@ -67,7 +68,7 @@ def better_checkpoint(experiment: Experiment) -> Finding:
         drawing=charts.bar_chart(
             "Gap between the last checkpoint and the best",
             better.filter(pl.col("gap").is_finite()).to_dicts(),
-            label="run_id",
+            label="run",
             value=charts.Axis("gap", f"{experiment.metric}: last against best"),
         ),
     )
@@ -94,7 +95,7 @@ def _against_last(experiment: Experiment, curve: Curve, steps: Floats) -> dict[s
         noise, degrees = noise_of(late)
         p = chance_of_gap(gap, noise, int(finite.sum()), degrees)
     return {
-        "run_id": curve.label,
+        "run": curve.label,
         "checkpoints": len(at),
         "best_step": float(steps[best]),
         "best": float(curve.values[at[best]]),

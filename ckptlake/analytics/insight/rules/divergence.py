@@ -14,12 +14,12 @@ from ckptlake.analytics.insight.finding import ALPHA, Finding, Insight, Silence,
 from ckptlake.analytics.insight.space import Space, finite_or_null, space_of, written
 from ckptlake.analytics.results import Check
 from ckptlake.analytics.trends.judgements import ALARMS
-from ckptlake.analytics.wording import p_value, plural
+from ckptlake.analytics.wording import listing, p_value, plural
 
 _RULE = "diverged runs"
 _FEWEST_ON_A_SIDE = 2
 _FEWEST_RUNS = 8
-_LOOK = "Look at their curves for the step where they left their best."
+_LOOK = "Look at the curves for the step where they left their best level."
 _DRAWS = 999
 _MOST_VALUES = 50
 _SEED = 0
@@ -48,7 +48,8 @@ def diverged_runs(experiment: Experiment) -> Finding:
     total, n = int(diverged.sum()), len(diverged)
     if total == 0:
         return Silence(_RULE, f"none of {plural(n, 'run')} diverged")
-    counted = f"{total:,} of {plural(n, 'run')} diverged by {experiment.metric}"
+    lost = listing(experiment.names.filter(pl.Series(diverged)))
+    counted = f"{total:,} of {plural(n, 'run')} diverged in {experiment.metric}: {lost}"
     splits = _splits(space_of(experiment.runs, experiment.settings), experiment.runs)
     if total == n or n < _FEWEST_RUNS or not splits:
         few = f"which param is at fault cannot be told from {plural(n, 'run')} of which {total:,} diverged"
@@ -95,7 +96,7 @@ def _insight(
 def _lost(experiment: Experiment) -> np.ndarray:
     """Return which runs have diverged, bool of shape (runs,)."""
     alarms = [found.label for found in experiment.verdicts() if found.kind in ALARMS]
-    by_curve = experiment.runs["run_id"].cast(pl.String).is_in(alarms).to_numpy()
+    by_curve = experiment.names.is_in(alarms).to_numpy()
     return np.asarray(experiment.diverged | by_curve)
 
 

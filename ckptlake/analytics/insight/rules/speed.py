@@ -7,6 +7,7 @@ import polars as pl
 from scipy import stats
 
 from ckptlake.analytics import charts
+from ckptlake.analytics.arguments import LARGEST
 from ckptlake.analytics.frames import Floats
 from ckptlake.analytics.insight.experiment import Experiment
 from ckptlake.analytics.insight.finding import ALPHA, Finding, Insight, Silence, weight
@@ -30,19 +31,19 @@ def slow_runs(experiment: Experiment) -> Finding:
     if missing:
         return Silence(_RULE, f"cannot be told: the runs have no column {listing(map(repr, missing))}")
     keys = [*experiment.settings, device]
-    known = experiment.runs.filter(pl.col(speed).is_finite() & (pl.col(speed) > 0) & pl.col(device).is_not_null())
+    is_speed = pl.col(speed).cast(pl.Float64).is_between(1 / LARGEST, LARGEST)
+    known = experiment.runs.filter(is_speed & pl.col(device).is_not_null())
     groups = known.with_columns(group=pl.int_range(pl.len()).first().over(keys), twins=pl.len().over(keys))
     groups = groups.filter(pl.col("twins") >= _FEWEST_TWINS)
     n, n_groups = groups.height, groups["group"].n_unique()
     if n - n_groups - 1 < _FEWEST_DEGREES:
-        return Silence(
-            _RULE, f"cannot be told: {plural(n, 'run')} with {_FEWEST_TWINS - 1} twins or more, in {n_groups:,} groups"
-        )
+        few = f"{plural(n, 'run')} in {plural(n_groups, 'group')}"
+        return Silence(_RULE, f"cannot be told: {few} with {_FEWEST_TWINS - 1} twins or more each")
     log_speed = np.log(groups[speed].cast(pl.Float64).to_numpy())
     t, gap = studentized(log_speed, np.unique(groups["group"].to_numpy(), return_inverse=True)[1])
     p = np.minimum(stats.t.cdf(t, n - n_groups - 1) * n, 1.0)
-    found = groups.select(
-        "run_id", device, speed, "twins", times_slower=pl.Series(np.exp(-gap)), p=pl.Series(p)
+    found = experiment.named(groups).select(
+        "run", device, speed, "twins", times_slower=pl.Series(np.exp(-gap)), p=pl.Series(p)
     ).sort("times_slower", descending=True, maintain_order=True)  # fmt: skip
     slow = found.filter((pl.col("p") <= ALPHA) & (pl.col("times_slower") >= _LEAST_RATIO))
     if slow.is_empty():
@@ -62,7 +63,7 @@ def slow_runs(experiment: Experiment) -> Finding:
         drawing=charts.bar_chart(
             "Runs slower than their twins",
             slow.to_dicts(),
-            label="run_id",
+            label="run",
             value=charts.Axis("times_slower", "times slower than the twins' mean"),
         ),
         notes=(f"left out {plural(experiment.runs.height - n, 'run')} without twins or speed",)
