@@ -140,7 +140,9 @@ def _unpacked(content: pa.Buffer, digest: str) -> Answer | None:
     rows_end = _HEAD_BYTES + int.from_bytes(body[32:_HEAD_BYTES], "little")
     try:
         with pa.ipc.open_stream(pa.py_buffer(body[_HEAD_BYTES:rows_end])) as stream:
-            return Answer(stream.read_all(), tuple(json.loads(bytes(body[rows_end:]))))
+            rows = stream.read_all()
+        rows.validate(full=True)  # the file may be anybody's
+        return Answer(rows, tuple(json.loads(bytes(body[rows_end:]))))
     except (pa.ArrowException, OSError, ValueError) as error:  # of another version of Arrow
         logger.debug("a cached answer cannot be read: %s", error)
         return None

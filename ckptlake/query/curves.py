@@ -101,8 +101,10 @@ class _MergedSummaries:
 
     def _read(self, snapshot: Snapshot, paths: frozenset[str]) -> pa.Table:
         known, merged = self._known
-        if not known and (kept := self._files.read(*_kept_as(snapshot))) is not None:
-            return kept
+        if not known:
+            kept = self._files.read(*_kept_as(snapshot))
+            if kept is not None and kept.schema == SUMMARIES.schema:
+                return kept
         if not known <= paths:
             known, merged = frozenset(), SUMMARIES.schema.empty_table()
         fresh = [read_file(Path(path), SUMMARIES) for path in sorted(paths - known)]

@@ -44,8 +44,10 @@ class RowFiles:
             if body is None or body[:_DIGEST_BYTES] != self._digest(origin):
                 return None
             with pa.ipc.open_stream(pa.py_buffer(body[_DIGEST_BYTES:])) as stream:
-                return stream.read_all()
-        except (OSError, pa.ArrowException) as error:
+                rows = stream.read_all()
+            rows.validate(full=True)  # the file may be anybody's
+            return rows
+        except (OSError, pa.ArrowException, ValueError) as error:
             logger.debug("no rows are kept as %s: %s", name, error)
             return None
 

@@ -17,10 +17,17 @@ from xxhash import xxh3_128_hexdigest
 
 from ckptlake._internal.sealed import sealed, unsealed, write_whole
 from ckptlake.tables.delta import LIBRARY_VERSION, log_entry
+from ckptlake.tables.schemas import TableSpec
 
 logger = logging.getLogger(__name__)
 _MAGIC = b"CKPTLOG1"
 _META = b"ckptlake"
+_FACTS = {
+    "path": pa.string(),
+    "size_bytes": pa.int64(),
+    "modification_time": pa.int64(),
+    "num_records": pa.int64(),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +52,11 @@ class KeptFiles:
         return _mark(entry) == self.mark and not log_entry(self.directory, self.version + 1).exists()
 
 
-def read_kept(path: Path, directory: Path) -> KeptFiles | None:
-    """Return what was kept in the file `path` of the log in `directory`, or None where it holds no longer."""
+def read_kept(path: Path, directory: Path, spec: TableSpec) -> KeptFiles | None:
+    """Return what was kept in the file `path` of the log in `directory`, or None where it holds no longer.
+
+    The file may be anybody's: what is none of a table's log counts as not there.
+    """
     try:
         with pa.OSFile(str(path)) as file:
             body = unsealed(_MAGIC, memoryview(file.read_buffer()))
@@ -54,6 +64,9 @@ def read_kept(path: Path, directory: Path) -> KeptFiles | None:
             return None
         with pa.ipc.open_stream(pa.py_buffer(body)) as stream:
             actions = stream.read_all()
+        actions.validate(full=True)
+        if not _is_of(actions.schema, spec):
+            return None
         meta: dict[str, Any] = json.loads(actions.schema.metadata[_META])
         entry = log_entry(directory, meta["version"])
         mark = _mark(entry)
@@ -82,6 +95,15 @@ def write_kept(path: Path, directory: Path, version: int, actions: pa.Table) -> 
 
 def _meta(version: int, entry: Path) -> dict[str, Any]:
     return {"version": version, "entry": xxh3_128_hexdigest(entry.read_bytes()), "deltalake": LIBRARY_VERSION}
+
+
+def _is_of(schema: pa.Schema, spec: TableSpec) -> bool:
+    """Tell whether columns are those of the live files of a table; of others nothing is asked."""
+    expected: dict[str, pa.DataType] = dict(_FACTS)
+    for field in spec.schema:
+        expected |= {f"{what}.{field.name}": field.type for what in ("min", "max", "partition")}
+    found = dict(zip(schema.names, schema.types, strict=True))
+    return found.keys() >= _FACTS.keys() and all(found[name] == expected[name] for name in found.keys() & expected)
 
 
 def _mark(entry: Path) -> tuple[int, int] | None:

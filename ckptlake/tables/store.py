@@ -106,7 +106,7 @@ class TableStore:
             return None
         if self._kept is None or not self._kept[0].is_newest():
             self._kept = None
-            if (kept := read_kept(self._kept_files, self.log.directory)) is not None:
+            if (kept := read_kept(self._kept_files, self.log.directory, self.spec)) is not None:
                 self._kept = kept, Snapshot(self.spec, self.path, kept.version, kept.actions)
         return self._kept[1] if self._kept is not None else None
 

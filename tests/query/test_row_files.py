@@ -15,6 +15,7 @@ from quiet_lakes import quiet
 
 import ckptlake
 from ckptlake import Capture, Lake
+from ckptlake._internal.sealed import sealed
 from ckptlake.query import curves, row_files
 from ckptlake.query.folded import KEPT_VIEWS
 from ckptlake.query.row_files import RowFiles
@@ -224,3 +225,20 @@ def test_many_summaries_are_merged_once_for_all_lakes(path: Path, monkeypatch: p
     monkeypatch.setattr(curves, "read_file", lambda *_: pytest.fail("read again"))
     lake = ckptlake.open(path, settings=UNCACHED)
     assert lake.sql("SELECT n FROM summaries WHERE run_id = 'r1' AND metric = 'loss'").fetchall() == [(2,)]
+
+
+@given(data=st.data())
+def test_bytes_changed_under_a_right_checksum_do_no_harm(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    files = RowFiles(tmp_path_factory.mktemp("rows"), {})
+    words = pa.array(["a", None, "bc"]).dictionary_encode()
+    files.write("some", (1,), pa.table({"run_id": ["x", "y", "zz"], "number": [1.0, None, 3.0], "word": words}))
+    file = files._path("some")
+    whole = file.read_bytes()
+    body = bytearray(whole[24:])
+    for _ in range(data.draw(st.integers(1, 4))):
+        body[data.draw(st.integers(32, len(body) - 1))] = data.draw(st.integers(0, 255))
+    file.write_bytes(b"".join(sealed(whole[:8], [bytes(body)])))
+    found = files.read("some", (1,))
+    assert found is None or len(repr(found.to_pylist())) > 0

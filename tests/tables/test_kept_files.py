@@ -8,10 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ckptlake._internal.sealed import sealed, unsealed
 from ckptlake.config import Settings
 from ckptlake.errors import CkptlakeError
 from ckptlake.tables import delta, kept_files
@@ -146,7 +148,7 @@ def test_a_table_put_back_from_a_copy_is_known_again(store: Store, make_points: 
     copy = store().path.with_name("copy")
     shutil.copytree(store().path, copy)
     store().append([Batch("w", 3, make_points(1))])
-    assert read_kept(kept, store().log.directory) is None
+    assert read_kept(kept, store().log.directory, METRICS) is None
     shutil.rmtree(store().path)
     copy.rename(store().path)
     opened.clear()
@@ -168,7 +170,7 @@ def test_no_damage_is_believed(tmp_path_factory: pytest.TempPathFactory, make_po
     changed = whole[:at] + bytes([whole[at] ^ data.draw(st.integers(1, 255))]) + whole[at + 1 :]
     for damaged in (whole[:at], changed, b"", b"CKPTLOG1"):
         kept.write_bytes(damaged)
-        assert read_kept(kept, store().log.directory) is None
+        assert read_kept(kept, store().log.directory, METRICS) is None
         assert store().snapshot().num_files == 1
     look_often(store())
     assert kept.read_bytes() == whole
@@ -202,3 +204,51 @@ def test_a_log_that_is_lost_is_told(store: Store, make_points: Any) -> None:
     (store().path / "_delta_log").rename(store().path / "elsewhere")
     with pytest.raises(CkptlakeError, match="restore"):
         store().snapshot()
+
+
+def test_what_is_no_list_of_files_is_not_believed(store: Store, make_points: Any) -> None:
+    """The checksum tells damage from what was written, not who wrote it."""
+    kept = filled(store, make_points)
+    body = unsealed(b"CKPTLOG1", memoryview(kept.read_bytes()))
+    assert body is not None
+    with pa.ipc.open_stream(pa.py_buffer(body)) as stream:
+        actions = stream.read_all()
+    at = actions.column_names.index("min.step")
+    others = [
+        actions.drop_columns(["path"]),
+        actions.set_column(at, "min.step", actions["min.step"].cast(pa.string())),
+        pa.table({"a": [1]}),
+        pa.table({"a": [1]}).replace_schema_metadata({b"ckptlake": b"[]"}),
+        pa.table({}),
+    ]
+    for other in others:
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(
+            sink, other.schema.with_metadata(other.schema.metadata or actions.schema.metadata)
+        ) as file:
+            file.write_table(other)
+        kept.write_bytes(b"".join(sealed(b"CKPTLOG1", [memoryview(sink.getvalue())])))
+        assert read_kept(kept, store().log.directory, METRICS) is None
+        assert store().snapshot().num_files == 3
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
+@given(data=st.data())
+def test_bytes_changed_under_a_right_checksum_do_no_harm(
+    tmp_path_factory: pytest.TempPathFactory, make_points: Any, data: st.DataObject
+) -> None:
+    root = tmp_path_factory.mktemp("lake")
+
+    def store() -> TableStore:
+        return TableStore(root / "metrics", METRICS, Settings(), root / "kept")
+
+    kept = filled(store, make_points, 2)
+    body = unsealed(b"CKPTLOG1", memoryview(kept.read_bytes()))
+    assert body is not None
+    changed = bytearray(body)
+    for _ in range(data.draw(st.integers(1, 4))):
+        changed[data.draw(st.integers(0, len(changed) - 1))] = data.draw(st.integers(0, 255))
+    kept.write_bytes(b"".join(sealed(b"CKPTLOG1", [bytes(changed)])))
+    found = store().snapshot()
+    assert found.version == 1 + 1
+    told(found)
