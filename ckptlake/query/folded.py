@@ -27,7 +27,8 @@ KEPT_VIEWS = (*_FOLDED, "summaries")
 """Views on rows in memory whose rows are kept when they are asked for again."""
 
 _MOST_KEPT_ROWS = 2_000_000
-_ASKED_SELDOM = 2
+_WORTH_A_TABLE, _WORTH_A_FILE = 3, 6
+"""How often the same rows are asked for in a row until they are kept in DuckDB, and on disk."""
 
 
 Create = Callable[["DuckDBPyConnection", str], None]
@@ -66,11 +67,16 @@ class KeptTables:
         finally:
             self._give_back(kept)
 
-    def is_asked_often(self, key: Hashable) -> bool:
-        """Tell whether only `key` was asked for the last few times, so that its table is worth making."""
+    def times_asked(self, key: Hashable) -> int:
+        """Count that `key` is asked for, and return how often it now was with no other in between."""
         asked, times = self._asked
         self._asked = key, times + 1 if asked == key else 1
-        return self._asked[1] > _ASKED_SELDOM
+        return self._asked[1]
+
+    def rows(self, table: str) -> pa.Table:
+        """Return the rows of a table that is lent."""
+        with self._cursor() as cursor:
+            return cursor.sql(f"FROM {table}").to_arrow_table()
 
     def _take(self, key: Hashable, create: Create) -> _Kept:
         with self._lock:
@@ -121,9 +127,11 @@ def lent_views(
             key, rows = sources.position(DEPENDS[view]), sources.rows[view]
             if key is None or len(rows) > _MOST_KEPT_ROWS:
                 continue
-            maker = _Maker(view, sources, files)
-            if tables[view].is_asked_often(key):
-                found[view] = stack.enter_context(tables[view].lent(key, maker.create))
+            maker, times = _Maker(view, sources, files), tables[view].times_asked(key)
+            if times >= _WORTH_A_TABLE:
+                found[view] = table = stack.enter_context(tables[view].lent(key, maker.create))
+                if times == _WORTH_A_FILE:
+                    maker.keep(partial(tables[view].rows, table))
             elif (read := maker.read()) is not None:
                 found[view] = read
         yield found
@@ -143,14 +151,18 @@ class _Maker:
         return None if self.files is None or origin is None else self.files.read(self.view, origin)
 
     def create(self, cursor: DuckDBPyConnection, table: str) -> None:
-        """Make a table of the rows, and keep them if they are not kept yet."""
-        known, origin = self.read(), self._origin()
+        """Make a table of the rows."""
+        known = self.read()
         rows, text = f"{self.view}_rows", OF_HELD_ROWS[self.view]()
         cursor.register(rows, self.sources.rows[self.view] if known is None else known)
         cursor.execute(f"CREATE TABLE {table} AS {text if known is None else f'FROM {rows}'}")
         cursor.unregister(rows)
-        if known is None and self.files is not None and origin is not None:
-            self.files.write(self.view, origin, cursor.sql(f"FROM {table}").to_arrow_table())
+
+    def keep(self, made: Callable[[], pa.Table]) -> None:
+        """Keep the rows made, if they are not kept yet."""
+        origin = self._origin()
+        if self.files is not None and origin is not None and self.read() is None:
+            self.files.write(self.view, origin, made())
 
     def _origin(self) -> Origin | None:
         """Return what the rows are made of, or None where that will be other rows soon or making them takes no time."""

@@ -67,7 +67,7 @@ def ask(lake: Lake, view: str) -> tuple[list[str], list[str], list[Any]]:
 def ask_often(path: Path, settings: Any = UNCACHED) -> None:
     with ckptlake.open(path, settings=settings) as lake:
         for view in (*FOLDED, "summaries"):
-            for _ in range(8 if view == "summaries" else 3):
+            for _ in range(8):
                 lake.sql(f"FROM {view}").fetchall()
 
 
