@@ -5,12 +5,16 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ckptlake.errors import ReadOnlyLakeError, StorageError
 
+PARTIAL = ".partial"
+"""How the name of a file ends that is not whole yet."""
+_ABANDONED_AFTER_S = 3600.0
 _READ_ONLY = {"EACCES", "EPERM", "EROFS"}
 GOES_ON = ", writing goes on by itself"
 """How an error ends whose rows are kept and tried again by the writer."""
@@ -48,7 +52,7 @@ def write_all(descriptor: int, payload: bytes | memoryview) -> None:
 
 def write_once(path: Path, payload: bytes) -> bool:
     """Write a file that must not exist yet, whole or not at all; False if somebody else was first."""
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}{PARTIAL}")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         write_all(descriptor, payload)
@@ -63,18 +67,30 @@ def write_once(path: Path, payload: bytes) -> bool:
     return True
 
 
-def write_anew(path: Path, payload: bytes) -> None:
-    """Write a file in the place of what is there, in one step."""
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
+def write_anew(path: Path, *parts: bytes | memoryview, durable: bool = True) -> None:
+    """Write a file in the place of what is there, in one step; unless `durable`, a power cut may leave it torn."""
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}{PARTIAL}")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
-        write_all(descriptor, payload)
-        os.fsync(descriptor)
+        for part in parts:
+            write_all(descriptor, part)
+        if durable:
+            os.fsync(descriptor)
         partial.rename(path)
     finally:
         os.close(descriptor)
         partial.unlink(missing_ok=True)
-    sync_directory(path.parent)
+    if durable:
+        sync_directory(path.parent)
+
+
+def delete_abandoned(directory: Path) -> None:
+    """Delete files of a directory that somebody began an hour ago and has not finished."""
+    horizon = time.time() - _ABANDONED_AFTER_S
+    for path in directory.glob(f".*{PARTIAL}"):
+        with suppress(FileNotFoundError):
+            if path.stat().st_mtime < horizon:
+                path.unlink()
 
 
 @contextmanager

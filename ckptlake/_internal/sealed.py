@@ -1,61 +1,68 @@
-"""Files that may go at any time: whole under a checksum, or as if they were not there.
+"""Tables in files that may go at any time: whole under a checksum, or as if they were not there.
 
-A file starts with 8 bytes that say what it is and the xxh3_128 of all that follows. It gets its name when it is whole.
-Nothing is synced: what a power cut leaves torn fails its checksum.
+A file starts with 8 bytes that say what it is and the xxh3_128 of all that follows, which is an Arrow stream. What is
+told about the rows lies in the metadata of their schema. Nothing is synced: what a power cut leaves torn fails its
+checksum.
 """
 
 from __future__ import annotations
 
-import os
-import secrets
-from collections.abc import Sequence
+import json
+import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from xxhash import xxh3_128
+import pyarrow as pa
+from xxhash import xxh3_128_digest
 
-from ckptlake._internal.files import write_all
+from ckptlake._internal.files import delete_abandoned, write_anew
 
-PARTIAL = ".partial"
-Parts = Sequence[bytes | memoryview]
-_MAGIC_BYTES = 8
+logger = logging.getLogger(__name__)
 _HEAD_BYTES = 24
+_ABOUT = b"ckptlake"
 
 
-def sealed(magic: bytes, parts: Parts) -> list[bytes | memoryview]:
-    """Return what a file of `parts` consists of."""
-    return [magic + _checksum(parts), *parts]
+def sealed(magic: bytes, rows: pa.Table, about: Mapping[str, Any]) -> tuple[bytes, memoryview]:
+    """Return the head and the body of a file with rows and what is told about them, which JSON can hold."""
+    told = {**(rows.schema.metadata or {}), _ABOUT: json.dumps(dict(about)).encode()}
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, rows.schema.with_metadata(told)) as stream:
+        stream.write_table(rows)
+    body = memoryview(sink.getvalue())
+    return magic + xxh3_128_digest(body), body
 
 
-def unsealed(magic: bytes, content: memoryview) -> memoryview | None:
-    """Return what was sealed in the bytes of a file, or None where they are damaged or of another kind."""
-    content = content.cast("B")  # Arrow's buffers are of signed bytes, which equal no others
-    body = content[_HEAD_BYTES:]
-    is_whole = content[:_MAGIC_BYTES] == magic and content[_MAGIC_BYTES:_HEAD_BYTES] == _checksum([body])
-    return body if is_whole else None
-
-
-def write_whole(path: Path, parts: Parts) -> None:
-    """Write a file in the place of what is there, in one step; its directory is made if it is missing.
+def write_sealed(path: Path, parts: tuple[bytes, memoryview]) -> None:
+    """Write what was sealed in the place of what is there; its directory is made if it is missing.
 
     Raises:
         OSError: the disk refused; what was there is there.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}{PARTIAL}")
+    write_anew(path, *parts, durable=False)
+    delete_abandoned(path.parent)
+
+
+def read_sealed(path: Path, magic: bytes) -> tuple[pa.Table, dict[str, Any]] | None:
+    """Return the rows of a file and what is told about them, or None where it is missing, damaged or of another kind.
+
+    The file may be anybody's: the rows are checked to be what Arrow says they are, and may be any rows.
+    """
     try:
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-        try:
-            for part in parts:
-                write_all(descriptor, part)
-        finally:
-            os.close(descriptor)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _checksum(parts: Parts) -> bytes:
-    hashed = xxh3_128()
-    for part in parts:
-        hashed.update(part)
-    return hashed.digest()
+        with pa.OSFile(str(path)) as file:
+            content = file.read_buffer()
+        head, body = content[:_HEAD_BYTES].to_pybytes(), content[_HEAD_BYTES:]
+        if head != magic + xxh3_128_digest(memoryview(body)):
+            return None
+        with pa.ipc.open_stream(body) as stream:
+            rows = stream.read_all()
+        rows.validate(full=True)
+        told = dict(rows.schema.metadata)
+        about = dict(json.loads(told.pop(_ABOUT)))
+    except OSError:
+        return None
+    except (pa.ArrowException, ValueError, KeyError, TypeError, RecursionError) as error:
+        logger.debug("%s was written by another version: %s", path, error)
+        return None
+    return rows.replace_schema_metadata(told or None), about

@@ -1,31 +1,27 @@
-"""Answers kept on disk for other processes and later ones: one sealed file an answer, as Arrow IPC.
+"""Answers kept on disk for other processes and later ones: one sealed file an answer.
 
-A file holds the digest it is kept under (32 bytes), the size of the Arrow stream (8 bytes, little-endian), the stream,
-and DuckDB's types of the columns as JSON.
+It tells the digest that the answer is kept under, and DuckDB's types of the columns.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
-from ckptlake._internal.files import storage_errors
-from ckptlake._internal.sealed import PARTIAL, sealed, unsealed, write_whole
+from ckptlake._internal.files import PARTIAL, storage_errors
+from ckptlake._internal.sealed import read_sealed, sealed, write_sealed
 from ckptlake.query.answers import Answer
 
 logger = logging.getLogger(__name__)
-_MAGIC = b"CKPTANS1"
-_HEAD_BYTES = 40
+_MAGIC = b"CKPTANS2"
 _SUFFIX = ".answer"
-_ABANDONED_AFTER_S = 3600
 _LARGEST_SHARE = 4
 MOST_FILES = 4096
 """More would take longer to list than an answer takes to compute."""
@@ -53,16 +49,12 @@ class CacheFiles:
         if digest is None:
             return None
         path = self._path(digest)
-        try:
-            with pa.OSFile(str(path)) as file:
-                content = file.read_buffer()
-        except OSError:
-            return None
-        answer = _unpacked(content, digest)
+        found = read_sealed(path, _MAGIC)
+        answer = None if found is None else _answer_of(*found, digest)
         with suppress(OSError):
             if answer is None:
-                logger.debug("the cached answer %s is damaged and is deleted", path)
                 path.unlink()
+                logger.debug("the cached answer %s was damaged and is deleted", path)
             else:
                 os.utime(path)
         return answer
@@ -71,11 +63,11 @@ class CacheFiles:
         """Keep an answer if it is not too large and the disk takes it; those not used longest make room for it."""
         if digest is None or answer.rows.nbytes > self._max_bytes // _LARGEST_SHARE:
             return
-        parts = _packed(answer, digest)
+        parts = sealed(_MAGIC, answer.rows, {"digest": digest, "kinds": answer.kinds})
         if sum(map(len, parts)) > self._max_bytes // _LARGEST_SHARE:
             return
         try:
-            write_whole(self._path(digest), parts)
+            write_sealed(self._path(digest), parts)
             self._make_room()
         except OSError as refusal:
             logger.debug("an answer is not kept on disk: %s", refusal)
@@ -96,10 +88,6 @@ class CacheFiles:
                 file.path.unlink(missing_ok=True)
 
     def _make_room(self) -> None:
-        long_ago_ns = time.time_ns() - _ABANDONED_AFTER_S * 10**9
-        for file in self._files(PARTIAL):
-            if file.used_ns < long_ago_ns:
-                file.path.unlink(missing_ok=True)
         files = sorted(self._files(_SUFFIX), key=lambda file: (file.used_ns, file.path))
         size_bytes = sum(file.size_bytes for file in files)
         for at, file in enumerate(files):
@@ -123,26 +111,9 @@ class CacheFiles:
                 yield _File(Path(entry.path), status.st_size, status.st_mtime_ns)
 
 
-def _packed(answer: Answer, digest: str) -> list[bytes | memoryview]:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, answer.rows.schema) as stream:
-        stream.write_table(answer.rows)
-    rows: memoryview = memoryview(sink.getvalue())
-    head = bytes.fromhex(digest) + len(rows).to_bytes(8, "little")
-    return sealed(_MAGIC, [head, rows, json.dumps(answer.kinds).encode()])
-
-
-def _unpacked(content: pa.Buffer, digest: str) -> Answer | None:
-    """Return the answer that a file holds, or None if it is damaged or another's."""
-    body = unsealed(_MAGIC, memoryview(content))
-    if body is None or body[:32] != bytes.fromhex(digest):
+def _answer_of(rows: pa.Table, about: dict[str, Any], digest: str) -> Answer | None:
+    """Return what a file holds as the answer kept under a digest, or None where it is another's."""
+    kinds = about.get("kinds")
+    if about.get("digest") != digest or not isinstance(kinds, list) or len(kinds) != rows.num_columns:
         return None
-    rows_end = _HEAD_BYTES + int.from_bytes(body[32:_HEAD_BYTES], "little")
-    try:
-        with pa.ipc.open_stream(pa.py_buffer(body[_HEAD_BYTES:rows_end])) as stream:
-            rows = stream.read_all()
-        rows.validate(full=True)  # the file may be anybody's
-        return Answer(rows, tuple(json.loads(bytes(body[rows_end:]))))
-    except (pa.ArrowException, OSError, ValueError) as error:  # of another version of Arrow
-        logger.debug("a cached answer cannot be read: %s", error)
-        return None
+    return Answer(rows, tuple(map(str, kinds)))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ckptlake._internal.asked import WORTH_A_FILE, InARow
 from ckptlake.query.held import RunExperiments, with_experiment
 from ckptlake.query.moments import Moment
 from ckptlake.query.row_files import Origin, RowFiles
@@ -18,8 +19,6 @@ from ckptlake.tables.snapshot import OneOf, Predicates, Snapshot
 from ckptlake.tables.sorting import sort_points
 from ckptlake.tables.summaries import is_merged, merge_summaries, summarise
 
-_ASKED_OFTEN = 6
-"""How often the same summaries are asked for, once to thrice a question, until they are worth keeping on disk."""
 RunPoints = Callable[[Scan], pa.Table]
 """Returns the points of the curves with repeated steps, the newest of each step."""
 
@@ -87,15 +86,13 @@ class _MergedSummaries:
     def __init__(self, files: RowFiles) -> None:
         self._files = files
         self._known: tuple[frozenset[str], pa.Table] = (frozenset(), SUMMARIES.schema.empty_table())
-        self._asked = 0
+        self._asked = InARow()
 
     def rows(self, snapshot: Snapshot) -> pa.Table:
         paths = frozenset(snapshot.paths())
         if paths != self._known[0]:
-            self._asked = 0
             self._known = (paths, self._read(snapshot, paths))
-        self._asked += 1
-        if self._asked == _ASKED_OFTEN and self._files.read(*_kept_as(snapshot)) is None:
+        if self._asked.count(paths) == WORTH_A_FILE and self._files.read(*_kept_as(snapshot)) is None:
             self._files.write(*_kept_as(snapshot), self._known[1])
         return self._known[1]
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from ckptlake._internal.asked import WORTH_A_FILE, InARow
 from ckptlake.query.checkpoint_views import fold
 from ckptlake.query.history import Events, Folding
 from ckptlake.query.questions import Folds
@@ -27,9 +28,8 @@ KEPT_VIEWS = (*_FOLDED, "summaries")
 """Views on rows in memory whose rows are kept when they are asked for again."""
 
 _MOST_KEPT_ROWS = 2_000_000
-_WORTH_A_TABLE, _WORTH_A_FILE = 3, 6
-"""How often the same rows are asked for in a row until they are kept in DuckDB, and on disk."""
-
+_WORTH_A_TABLE = 3
+"""How often the same rows are asked for in a row until a table in DuckDB holds them."""
 
 Create = Callable[["DuckDBPyConnection", str], None]
 """Makes a table of a given name."""
@@ -56,7 +56,7 @@ class KeptTables:
         self._lock = threading.Lock()
         self._kept: list[_Kept] = []
         self._count = 0
-        self._asked: tuple[Hashable, int] = (None, 0)
+        self.asked = InARow()
 
     @contextmanager
     def lent(self, key: Hashable, create: Create) -> Iterator[str]:
@@ -66,12 +66,6 @@ class KeptTables:
             yield kept.table
         finally:
             self._give_back(kept)
-
-    def times_asked(self, key: Hashable) -> int:
-        """Count that `key` is asked for, and return how often it now was with no other in between."""
-        asked, times = self._asked
-        self._asked = key, times + 1 if asked == key else 1
-        return self._asked[1]
 
     def rows(self, table: str) -> pa.Table:
         """Return the rows of a table that is lent."""
@@ -127,10 +121,10 @@ def lent_views(
             key, rows = sources.position(DEPENDS[view]), sources.rows[view]
             if key is None or len(rows) > _MOST_KEPT_ROWS:
                 continue
-            maker, times = _Maker(view, sources, files), tables[view].times_asked(key)
+            maker, times = _Maker(view, sources, files), tables[view].asked.count(key)
             if times >= _WORTH_A_TABLE:
                 found[view] = table = stack.enter_context(tables[view].lent(key, maker.create))
-                if times == _WORTH_A_FILE:
+                if times == WORTH_A_FILE:
                     maker.keep(partial(tables[view].rows, table))
             elif (read := maker.read()) is not None:
                 found[view] = read

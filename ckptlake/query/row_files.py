@@ -1,7 +1,6 @@
 """Rows that take long to make, kept on disk for lakes opened later: one sealed file a kind of rows.
 
-A file holds a SHA-256 of what its rows were made of (32 bytes) and the rows as an Arrow stream. A newer one takes its
-place, so no kind ever has more than one.
+It tells what its rows were made of, by a SHA-256. A newer file takes its place, so no kind ever has more than one.
 """
 
 from __future__ import annotations
@@ -15,11 +14,10 @@ from pathlib import Path
 import pyarrow as pa
 
 from ckptlake._internal.files import storage_errors
-from ckptlake._internal.sealed import sealed, unsealed, write_whole
+from ckptlake._internal.sealed import read_sealed, sealed, write_sealed
 
 logger = logging.getLogger(__name__)
 _MAGIC = b"CKPTROWS"
-_DIGEST_BYTES = 32
 Origin = tuple[object, ...]
 """What rows were made of, as JSON can tell it; the same rows are made of the same."""
 
@@ -38,26 +36,13 @@ class RowFiles:
 
     def read(self, name: str, origin: Origin) -> pa.Table | None:
         """Return the rows of a name, or None where those kept were not made of `origin`."""
-        try:
-            with pa.OSFile(str(self._path(name))) as file:
-                body = unsealed(_MAGIC, memoryview(file.read_buffer()))
-            if body is None or body[:_DIGEST_BYTES] != self._digest(origin):
-                return None
-            with pa.ipc.open_stream(pa.py_buffer(body[_DIGEST_BYTES:])) as stream:
-                rows = stream.read_all()
-            rows.validate(full=True)  # the file may be anybody's
-            return rows
-        except (OSError, pa.ArrowException, ValueError) as error:
-            logger.debug("no rows are kept as %s: %s", name, error)
-            return None
+        found = read_sealed(self._path(name), _MAGIC)
+        return found[0] if found is not None and found[1] == self._made_of(origin) else None
 
     def write(self, name: str, origin: Origin, rows: pa.Table) -> None:
         """Keep rows, if the disk takes them."""
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, rows.schema) as stream:
-            stream.write_table(rows)
         try:
-            write_whole(self._path(name), sealed(_MAGIC, [self._digest(origin), memoryview(sink.getvalue())]))
+            write_sealed(self._path(name), sealed(_MAGIC, rows, self._made_of(origin)))
         except OSError as refusal:
             logger.debug("rows are not kept as %s: %s", name, refusal)
 
@@ -74,5 +59,5 @@ class RowFiles:
     def _path(self, name: str) -> Path:
         return self._directory / f"{name}.rows"
 
-    def _digest(self, origin: Origin) -> bytes:
-        return hashlib.sha256(json.dumps([origin, self._context]).encode()).digest()
+    def _made_of(self, origin: Origin) -> dict[str, str]:
+        return {"made_of": hashlib.sha256(json.dumps([origin, self._context]).encode()).hexdigest()}

@@ -94,7 +94,7 @@ class SourceReader:
         self._read_live = read_live
         held = [spec for spec in TABLES.values() if spec.name not in SCANNED and spec is not SUMMARIES]
         self._held = {spec.name: HeldTable(spec) for spec in held}
-        self._read: set[str] = set()
+        self._looked_at: set[str] = set()
         self._curves = Curves(run_points, files)
         self._tensors = Tensors(self._newest_events)
         self._history = CheckpointHistory()
@@ -165,11 +165,11 @@ class SourceReader:
                 meanwhile = threads.submit(self._meanwhile)
                 list(threads.map(lambda name: self._read_one(name, writers), unread))
                 meanwhile.result()
-            self._read |= set(unread)
+            self._looked_at |= set(unread)
 
     def _unread(self, names: Iterable[str], writers: Collection[str]) -> list[str]:
         logs = {name: self._stores[name].log for name in names}
-        news = [name for name, log in logs.items() if name not in self._read or (writers and not log.is_open)]
+        news = [name for name, log in logs.items() if name not in self._looked_at or (writers and not log.is_open)]
         return [name for name in news if logs[name].exists()]
 
     def _read_one(self, name: str, writers: Collection[str]) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
-import time
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack
@@ -15,7 +13,7 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 
-from ckptlake._internal.files import GOES_ON, storage_errors
+from ckptlake._internal.files import GOES_ON, delete_abandoned, storage_errors
 from ckptlake._internal.locks import exclusive_if_free, release, try_lock
 from ckptlake.errors import DamagedSegmentError, LakeFormatError
 from ckptlake.runs.commit import Stores, commit_segments
@@ -30,7 +28,6 @@ from ckptlake.tables.store import TableStore
 from ckptlake.types import RunStatus
 
 logger = logging.getLogger(__name__)
-_UNBORN_AFTER_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +62,7 @@ def recover(layout: Layout, stores: Stores, own_writers: Collection[str] = (), l
     ):
         if not free:
             return Recovery()
-        _delete_unborn(layout.wal)
+        delete_abandoned(layout.wal)  # of writers that died before their segment had a name; they hold no rows
         paths = _lock_dead_segments(layout.wal, own_writers, held)
         return _commit(layout, stores, paths, lake_id) if paths else Recovery()
 
@@ -76,15 +73,6 @@ def _segment_names(wal: Path) -> list[SegmentName]:
     except FileNotFoundError:
         return []
     return [name for name in names if name is not None]
-
-
-def _delete_unborn(wal: Path) -> None:
-    """Delete files of writers that died before their segment had a name; they hold no rows."""
-    horizon = time.time() - _UNBORN_AFTER_S
-    for path in wal.glob(".*.partial"):
-        with contextlib.suppress(FileNotFoundError):
-            if path.stat().st_mtime < horizon:
-                path.unlink()
 
 
 def _lock_dead_segments(wal: Path, own_writers: Collection[str], held: ExitStack) -> list[Path]:

@@ -6,7 +6,6 @@ entry it was read at is there, byte by byte, and none follows it.
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +14,12 @@ from typing import Any
 import pyarrow as pa
 from xxhash import xxh3_128_hexdigest
 
-from ckptlake._internal.sealed import sealed, unsealed, write_whole
+from ckptlake._internal.sealed import read_sealed, sealed, write_sealed
 from ckptlake.tables.delta import LIBRARY_VERSION, log_entry
 from ckptlake.tables.schemas import TableSpec
 
 logger = logging.getLogger(__name__)
 _MAGIC = b"CKPTLOG1"
-_META = b"ckptlake"
 _FACTS = {
     "path": pa.string(),
     "size_bytes": pa.int64(),
@@ -57,43 +55,33 @@ def read_kept(path: Path, directory: Path, spec: TableSpec) -> KeptFiles | None:
 
     The file may be anybody's: what is none of a table's log counts as not there.
     """
+    found = read_sealed(path, _MAGIC)
+    if found is None or not _is_of(found[0].schema, spec):
+        return None
+    actions, about = found
+    version = about.get("version")
+    if type(version) is not int:
+        return None
+    entry = log_entry(directory, version)
     try:
-        with pa.OSFile(str(path)) as file:
-            body = unsealed(_MAGIC, memoryview(file.read_buffer()))
-        if body is None:
-            return None
-        with pa.ipc.open_stream(pa.py_buffer(body)) as stream:
-            actions = stream.read_all()
-        actions.validate(full=True)
-        if not _is_of(actions.schema, spec):
-            return None
-        meta: dict[str, Any] = json.loads(actions.schema.metadata[_META])
-        entry = log_entry(directory, meta["version"])
         mark = _mark(entry)
-        if mark is None or meta != _meta(meta["version"], entry):
+        if mark is None or about != _about(version, entry):
             return None
     except OSError:
         return None
-    except (pa.ArrowException, ValueError, KeyError, TypeError) as error:
-        logger.debug("%s was written by another version: %s", path, error)
-        return None
-    kept = KeptFiles(meta["version"], actions.replace_schema_metadata(None), directory, mark)
+    kept = KeptFiles(version, actions, directory, mark)
     return kept if kept.is_newest() else None
 
 
 def write_kept(path: Path, directory: Path, version: int, actions: pa.Table) -> None:
     """Keep what the log in `directory` says of its files at `version`, if the disk takes it."""
     try:
-        meta = json.dumps(_meta(version, log_entry(directory, version))).encode()
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, actions.schema.with_metadata({_META: meta})) as stream:
-            stream.write_table(actions)
-        write_whole(path, sealed(_MAGIC, [memoryview(sink.getvalue())]))
+        write_sealed(path, sealed(_MAGIC, actions, _about(version, log_entry(directory, version))))
     except OSError as refusal:
         logger.debug("the files of %s are not kept: %s", directory.parent.name, refusal)
 
 
-def _meta(version: int, entry: Path) -> dict[str, Any]:
+def _about(version: int, entry: Path) -> dict[str, Any]:
     return {"version": version, "entry": xxh3_128_hexdigest(entry.read_bytes()), "deltalake": LIBRARY_VERSION}
 
 

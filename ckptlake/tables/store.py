@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from ckptlake._internal.asked import WORTH_A_FILE, InARow
 from ckptlake._internal.files import GOES_ON, storage_errors
 from ckptlake._internal.locks import attempts, exclusive
 from ckptlake.config import Settings
@@ -24,8 +25,6 @@ from ckptlake.tables.sorting import sort_rows, split_by_partition
 
 MAINTENANCE_APP = "ckptlake-compact"
 _COMMIT_LOCK = ".commit.lock"
-_ASKED_OFTEN = 6
-"""How often one snapshot is asked for, once to thrice a question, until it is worth keeping on disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +57,7 @@ class TableStore:
         self._settings = settings
         self._newest: Snapshot | None = None
         self._kept_files = kept_files
-        self._asked = 0
+        self._asked = InARow()
         self._kept: tuple[KeptFiles, Snapshot] | None = None
 
     def version(self) -> int:
@@ -92,12 +91,10 @@ class TableStore:
                 if writer not in transactions:
                     transactions[writer] = self.log.transaction_version(writer)
             self._newest = Snapshot(self.spec, self.path, version, actions, transactions)
-            self._asked = 0
             return self._newest
 
     def _keep_if_asked_often(self, newest: Snapshot) -> None:
-        self._asked += 1
-        if self._asked == _ASKED_OFTEN and self._kept_files is not None:
+        if self._asked.count(newest.version) == WORTH_A_FILE and self._kept_files is not None:
             write_kept(self._kept_files, self.log.directory, newest.version, newest.actions)
 
     def _kept_snapshot(self) -> Snapshot | None:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from quiet_lakes import Put, quiet
 
 import ckptlake
-from ckptlake._internal.sealed import sealed
+from ckptlake._internal.sealed import sealed, write_sealed
 from ckptlake.config import Capture
 from ckptlake.errors import CkptlakeError
 from ckptlake.lake import Lake
@@ -92,12 +92,12 @@ class TestDamage:
         assert files.read(DIGESTS[1]) is None
         assert files.read(DIGESTS[0]) is not None
 
-    def test_a_body_that_arrow_cannot_read_is_a_miss(self, files: CacheFiles) -> None:
+    @pytest.mark.parametrize("about", [{}, {"digest": DIGESTS[0]}, {"digest": DIGESTS[0], "kinds": 1}])
+    def test_rows_that_are_no_answer_are_a_miss(self, files: CacheFiles, about: dict[str, Any]) -> None:
         files.write(DIGESTS[0], answer())
-        whole = file_of(files).read_bytes()
-        body = whole[24:64] + b"\xff" * (len(whole) - 64)
-        file_of(files).write_bytes(b"".join(sealed(whole[:8], [body])))
+        write_sealed(file_of(files), sealed(file_of(files).read_bytes()[:8], answer().rows, about))
         assert files.read(DIGESTS[0]) is None
+        assert not file_of(files).exists()
 
     def test_a_directory_in_the_place_of_a_file_is_a_miss(self, files: CacheFiles) -> None:
         file_of(files).mkdir(parents=True)
@@ -196,7 +196,7 @@ class TestWithoutPermission:
         def refusing(*args: Any, **kwargs: Any) -> Any:
             raise OSError(error, os.strerror(error))
 
-        monkeypatch.setattr(cache_files, "write_whole", refusing)
+        monkeypatch.setattr(cache_files, "write_sealed", refusing)
 
     @pytest.mark.parametrize("error", [13, 28, 30, 5])
     def test_a_disk_that_refuses_leaves_memory(
