@@ -44,25 +44,38 @@ def write_sealed(path: Path, parts: tuple[bytes, memoryview]) -> None:
     delete_abandoned(path.parent)
 
 
-def read_sealed(path: Path, magic: bytes) -> tuple[pa.Table, dict[str, Any]] | None:
+def read_sealed(path: Path, magic: bytes, expected: Mapping[str, Any]) -> tuple[pa.Table, dict[str, Any]] | None:
     """Return the rows of a file and what is told about them, or None where it is missing, damaged or of another kind.
 
     The file may be anybody's: the rows are checked to be what Arrow says they are, and may be any rows.
+
+    Args:
+        path: the file.
+        magic: of which kind it must be.
+        expected: what must be told about the rows; where something else is, they are not read.
     """
     try:
         with pa.OSFile(str(path)) as file:
-            content = file.read_buffer()
-        head, body = content[:_HEAD_BYTES].to_pybytes(), content[_HEAD_BYTES:]
+            head = file.read(_HEAD_BYTES)
+            about = _about(file)
+            if any(about.get(name) != value for name, value in expected.items()):
+                return None
+            file.seek(_HEAD_BYTES)
+            body = file.read_buffer()
         if head != magic + xxh3_128_digest(memoryview(body)):
             return None
         with pa.ipc.open_stream(body) as stream:
             rows = stream.read_all()
         rows.validate(full=True)
-        told = dict(rows.schema.metadata)
-        about = dict(json.loads(told.pop(_ABOUT)))
     except OSError:
         return None
     except (pa.ArrowException, ValueError, KeyError, TypeError, RecursionError) as error:
-        logger.debug("%s was written by another version: %s", path, error)
+        logger.debug("%s was written by another version, or is damaged: %s", path, error)
         return None
+    told = {name: value for name, value in rows.schema.metadata.items() if name != _ABOUT}
     return rows.replace_schema_metadata(told or None), about
+
+
+def _about(file: pa.NativeFile) -> dict[str, Any]:
+    with pa.ipc.open_stream(file) as stream:
+        return dict(json.loads(stream.schema.metadata[_ABOUT]))

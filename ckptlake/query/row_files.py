@@ -36,8 +36,8 @@ class RowFiles:
 
     def read(self, name: str, origin: Origin) -> pa.Table | None:
         """Return the rows of a name, or None where those kept were not made of `origin`."""
-        found = read_sealed(self._path(name), _MAGIC)
-        return found[0] if found is not None and found[1] == self._made_of(origin) else None
+        found = read_sealed(self._path(name), _MAGIC, self._made_of(origin))
+        return None if found is None else found[0]
 
     def write(self, name: str, origin: Origin, rows: pa.Table) -> None:
         """Keep rows, if the disk takes them."""

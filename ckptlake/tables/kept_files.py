@@ -55,7 +55,7 @@ def read_kept(path: Path, directory: Path, spec: TableSpec) -> KeptFiles | None:
 
     The file may be anybody's: what is none of a table's log counts as not there.
     """
-    found = read_sealed(path, _MAGIC)
+    found = read_sealed(path, _MAGIC, {"deltalake": LIBRARY_VERSION})
     if found is None or not _is_of(found[0].schema, spec):
         return None
     actions, about = found

@@ -48,16 +48,16 @@ def test_what_was_sealed_comes_back(path: Path, data: st.DataObject) -> None:
     }
     rows = pa.table(columns)
     write_sealed(path, sealed(MAGIC, rows, {"n": size, "é": [1]}))
-    found = read_sealed(path, MAGIC)
+    found = read_sealed(path, MAGIC, {})
     assert found is not None
     assert (found[0].schema, repr(found[0].to_pylist())) == (rows.schema, repr(rows.to_pylist()))
     assert found[1] == {"n": size, "é": [1]}
-    assert read_sealed(path, b"CKPTELSE") is None
+    assert read_sealed(path, b"CKPTELSE", {}) is None
 
 
 def test_metadata_of_the_rows_is_theirs(path: Path) -> None:
     write_sealed(path, sealed(MAGIC, ROWS, {"n": 1}))
-    found = read_sealed(path, MAGIC)
+    found = read_sealed(path, MAGIC, {})
     assert found is not None
     assert found[0].schema.equals(ROWS.schema, check_metadata=True)
     assert found[0].equals(ROWS)
@@ -70,14 +70,14 @@ def test_no_byte_can_be_cut_changed_or_added(path: Path, data: st.DataObject) ->
     changed = content[:at] + bytes([content[at] ^ data.draw(st.integers(1, 255))]) + content[at + 1 :]
     for damaged in (content[:at], changed, content + bytes(data.draw(st.integers(1, 9)))):
         path.write_bytes(damaged)
-        assert read_sealed(path, MAGIC) is None
+        assert read_sealed(path, MAGIC, {}) is None
 
 
 @given(body=st.binary(max_size=60))
 def test_garbage_is_nothing(path: Path, body: bytes) -> None:
     for content in (body, MAGIC + xxh3_128_digest(body) + body):
         path.write_bytes(content)
-        assert read_sealed(path, MAGIC) is None
+        assert read_sealed(path, MAGIC, {}) is None
 
 
 @given(data=st.data())
@@ -87,7 +87,7 @@ def test_bytes_changed_under_a_right_checksum_do_no_harm(path: Path, data: st.Da
     for _ in range(data.draw(st.integers(1, 4))):
         body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
     path.write_bytes(MAGIC + xxh3_128_digest(body) + body)
-    found = read_sealed(path, MAGIC)
+    found = read_sealed(path, MAGIC, {})
     assert found is None or len(repr(found[0].to_pylist())) > 0
 
 
@@ -98,7 +98,15 @@ def test_what_is_told_must_be_there(path: Path) -> None:
             stream.write_table(ROWS)
         body = sink.getvalue().to_pybytes()
         path.write_bytes(MAGIC + xxh3_128_digest(body) + body)
-        assert read_sealed(path, MAGIC) is None
+        assert read_sealed(path, MAGIC, {}) is None
+
+
+def test_rows_of_which_something_else_is_told_are_not_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_sealed(path, sealed(MAGIC, ROWS, {"made_of": "this", "n": 1}))
+    assert read_sealed(path, MAGIC, {"made_of": "this"}) == (ROWS, {"made_of": "this", "n": 1})
+    monkeypatch.setattr("ckptlake._internal.sealed.xxh3_128_digest", lambda _: pytest.fail("the rows were read"))
+    for expected in ({"made_of": "that"}, {"other": None, "n": 2}):
+        assert read_sealed(path, MAGIC, expected) is None
 
 
 def test_a_file_is_replaced_in_one_step(tmp_path: Path) -> None:
@@ -110,7 +118,7 @@ def test_a_file_is_replaced_in_one_step(tmp_path: Path) -> None:
 
     def read() -> None:
         while not over.is_set():
-            found = read_sealed(path, MAGIC)
+            found = read_sealed(path, MAGIC, {})
             seen.append(found is not None and found[0] in versions)
 
     reader = threading.Thread(target=read)
@@ -143,5 +151,5 @@ def test_a_disk_that_refuses_leaves_what_was_there(tmp_path: Path, monkeypatch: 
     with pytest.raises(OSError, match="No space"):
         write_sealed(path, sealed(MAGIC, ROWS, {"newer": True}))
     monkeypatch.undo()
-    assert read_sealed(path, MAGIC) == (ROWS, {})
+    assert read_sealed(path, MAGIC, {}) == (ROWS, {})
     assert os.listdir(tmp_path) == ["file"]

@@ -209,7 +209,7 @@ def test_a_log_that_is_lost_is_told(store: Store, make_points: Any) -> None:
 def test_what_is_no_list_of_files_is_not_believed(store: Store, make_points: Any) -> None:
     """The checksum tells damage from what was written, not who wrote it."""
     kept = filled(store, make_points)
-    found = read_sealed(kept, b"CKPTLOG1")
+    found = read_sealed(kept, b"CKPTLOG1", {})
     assert found is not None
     actions, about = found
     others = [

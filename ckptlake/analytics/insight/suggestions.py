@@ -56,12 +56,12 @@ class Suggestions(Result):
         first = self.table.row(0, named=True)
         params = self.table.drop("expected", "sd", "expected_improvement").columns
         told = listing((f"{name} = {written(first[name])}" for name in params if first[name] is not None), 20)
-        denied = doubt(self.checks)
-        return (
+        tried = (
             f"After {plural(self.n, 'run')} with a best {self.result} of {number(self.best)}, try {told}: a forest "
             f"expects {number(first['expected'])} ± {number(first['sd'], 2)}, an improvement by "
-            f"{number(first['expected_improvement'], 2)} on average.{f' But {denied}.' * bool(denied)}"
+            f"{number(first['expected_improvement'], 2)} on average."
         )
+        return f"{tried} But {denied}." if (denied := doubt(self.checks)) else tried
 
     def chart(self) -> charts.Chart:
         rows = self.table.select(
