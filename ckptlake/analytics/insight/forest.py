@@ -84,6 +84,11 @@ def explained(design: Design, forests: list[tuple[Any, np.ndarray]]) -> float:
     return float(1 - np.mean((design.y - predicted) ** 2) / np.var(design.y))
 
 
+def cross_validated(design: Design, *, seed: int) -> float:
+    """Return the share of the variance of results that forests predict for configurations they have not seen."""
+    return explained(design, forests_of_folds(design, seed=seed))
+
+
 def check_of_forest(share: float, n: int) -> Check:
     """Return whether a forest has learned anything that holds for runs it has not seen."""
     evidence = f"R² = {number(share, 3)} over {n:,} runs, in cross-validation by configuration"

@@ -18,9 +18,8 @@ from ckptlake.analytics.insight.forest import (
     check_draws,
     check_of_forest,
     check_seed,
-    explained,
+    cross_validated,
     fit,
-    forests_of_folds,
 )
 from ckptlake.analytics.libraries import need
 from ckptlake.analytics.progress import track
@@ -119,7 +118,7 @@ def interactions(
         _shares(design, made_up, seed=seed + 1, trees=TREES_OF_A_DRAW).pairs.max()
         for made_up in track(_without_interactions(design, draws, seed), "looking at noise")
     ])  # fmt: skip
-    share = explained(design, forests_of_folds(design, seed=seed))
+    share = cross_validated(design, seed=seed)
     whole = strength + np.array([observed.single[[one, two]].sum() for one, two in pairs])
     table = pl.DataFrame({
         "one": [names[one] for one, _ in pairs],

@@ -18,9 +18,8 @@ from ckptlake.analytics.insight.forest import (
     check_draws,
     check_of_forest,
     check_seed,
-    explained,
+    cross_validated,
     fit,
-    forests_of_folds,
 )
 from ckptlake.analytics.insight.importance import LEVEL
 from ckptlake.analytics.insight.space import Param, written
@@ -126,7 +125,7 @@ def response(
         for draw in track(range(1, draws + 1), "drawing runs again")
     ])  # fmt: skip
     low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-    share = explained(design, forests_of_folds(design, seed=seed))
+    share = cross_validated(design, seed=seed)
     condition = (f"{looked_at}: only the {plural(looked_at.n, 'run')} that have it count",) * looked_at.is_conditional
     return Response(
         n=looked_at.n,

@@ -17,9 +17,8 @@ from ckptlake.analytics.insight.forest import (
     TREES,
     check_of_forest,
     check_seed,
-    explained,
+    cross_validated,
     fit,
-    forests_of_folds,
     moments,
 )
 from ckptlake.analytics.insight.space import Param, Space, written
@@ -135,7 +134,7 @@ def suggestions(
     best = sign * float((sign * observed.y).min())
     gain = expected_improvement(sign * mean, sd, sign * best)
     table = picked.with_columns(expected=mean, sd=sd, expected_improvement=gain)
-    share = explained(design, forests_of_folds(design, seed=seed))
+    share = cross_validated(design, seed=seed)
     return Suggestions(
         n=design.n,
         method=f"TPE sampler of optuna, ordered by the expected improvement under a random forest of {TREES} trees",
